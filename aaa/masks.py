@@ -89,7 +89,10 @@ class SparseMask:
         if self.columns_BHN is not None:
             free_columns = free_columns * (1 - self.columns_BHN)
         lengths_B1 = self.lengths_B.float().unsqueeze(-1)
-        kept_BH = lengths_B1**2 - free_rows.sum(-1) * free_columns.sum(-1)
+        num_free_rows, num_free_columns = free_rows.sum(-1), free_columns.sum(-1)
+        # Not N^2 - rows * columns: float32 would round the difference of two large numbers.
+        kept_BH = (lengths_B1 - num_free_rows) * lengths_B1
+        kept_BH = kept_BH + num_free_rows * (lengths_B1 - num_free_columns)
         free_rows, free_columns = torch.broadcast_tensors(free_rows, free_columns)
         if self.diagonals_BHK is not None:
             free_BHK = _cells_by_distance(free_rows, free_columns, self.diagonals_BHK.shape[-1])
@@ -122,6 +125,11 @@ class SparseMask:
         """How many edges lie in no row, column or diagonal, float of shape (B, H)."""
         assert self.edges_BE2 is not None
         batch, heads = free_rows.shape[:2]
+        if self.diagonals_BHK is not None:  # heads may differ in their diagonals alone
+            heads = max(heads, self.diagonals_BHK.shape[1])
+            free_rows, free_columns = (
+                free.expand(-1, heads, -1) for free in (free_rows, free_columns)
+            )
         rows_BHE, columns_BHE = (
             part.unsqueeze(1).expand(batch, heads, -1) for part in self.edges_BE2.unbind(-1)
         )
@@ -152,7 +160,9 @@ def _either_edges(left: Tensor | None, right: Tensor | None, num_tokens: int) ->
         return left if right is None else right
     batch = max(len(left), len(right))
     edges_BE2 = torch.cat([left.expand(batch, -1, -1), right.expand(batch, -1, -1)], dim=1)
-    cell_BE = torch.where(edges_BE2[..., 0] < 0, -1, edges_BE2[..., 0] * num_tokens + edges_BE2[..., 1])
+    cell_BE = torch.where(
+        edges_BE2[..., 0] < 0, -1, edges_BE2[..., 0] * num_tokens + edges_BE2[..., 1]
+    )
     cell_BE = cell_BE.sort(dim=-1).values
     repeated_BE = F.pad(cell_BE[:, 1:] == cell_BE[:, :-1], (1, 0), value=False)
     unused_BE = repeated_BE | (cell_BE < 0)

@@ -35,7 +35,9 @@ class SparseSelfAttention(nn.Module):
         self.hidden_BND: Tensor | None = None
         self.masks: deque[SparseMask] = deque(maxlen=calls_per_forward)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, keep_BN: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, keep_BN: Tensor, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
         hidden_BND, self.hidden_BND = self.hidden_BND, None
         mask = self.pattern(LayerInput(keep_BN=keep_BN, hidden_BND=hidden_BND))
         # Gradient checkpointing runs the layer again inside backward; that is the same pass.
@@ -73,17 +75,21 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
     if executor not in EXECUTORS:
         raise ValueError(f"unknown executor {executor!r}; known executors: {', '.join(EXECUTORS)}")
     if any(True for _ in sparse_layers(model)):
-        raise ValueError(f"this {type(model).__name__} is sparse already: sparsify a fresh one instead")
+        raise ValueError(
+            f"this {type(model).__name__} is sparse already: sparsify a fresh one instead"
+        )
     found = find_self_attentions(model)
     num_layers = sum(self_attention.calls for self_attention in found)
     layer = 0
+    parts = []
     for self_attention in found:
-        module = self_attention.module
         site = LayerSite(layer, num_layers, self_attention.hidden_size, self_attention.num_heads)
-        sparse = SparseSelfAttention(pattern.bind(site), executor, self_attention.calls)
-        module.sparse = sparse.to(model.device).train(model.training)
-        module.register_forward_pre_hook(_hand_over_hidden_states, with_kwargs=True)
+        parts.append(SparseSelfAttention(pattern.bind(site), executor, self_attention.calls))
         layer += self_attention.calls
+    for self_attention, sparse in zip(found, parts, strict=True):
+        module = self_attention.module
+        module.sparse = sparse.to(model.device).train(module.training)
+        module.register_forward_pre_hook(_hand_over_hidden_states, with_kwargs=True)
     model.set_attn_implementation(IMPLEMENTATION)
     return model
 
@@ -101,7 +107,9 @@ def latest_masks(model: nn.Module) -> list[SparseMask]:
     """
     layers = sparse_layers(model)
     if not layers:
-        raise ValueError(f"this {type(model).__name__} is dense: call sparsify(model, pattern) first")
+        raise ValueError(
+            f"this {type(model).__name__} is dense: call sparsify(model, pattern) first"
+        )
     masks = [mask for layer in layers for mask in layer.masks]
     if not masks:
         raise ValueError("this model has not run yet: its masks follow from its input")
@@ -113,7 +121,9 @@ def gate_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for layer in sparse_layers(model) for parameter in layer.parameters()]
 
 
-def _hand_over_hidden_states(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _hand_over_hidden_states(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     module.sparse.hidden_BND = next(tensors)  # type: ignore[union-attr]
 
@@ -160,7 +170,9 @@ def _padding_mask(
 ) -> Tensor | None:
     """The mask that transformers prepares for ``_attend``: the padding alone, (batch, tokens)."""
     if mask_function is not bidirectional_mask_function:
-        raise ValueError("a sparse model is a bidirectional encoder: causal and windowed masks are not served")
+        raise ValueError(
+            "a sparse model is a bidirectional encoder: causal and windowed masks are not served"
+        )
     return attention_mask
 
 

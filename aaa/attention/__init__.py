@@ -13,7 +13,9 @@ from aaa.masks import SparseMask
 Executor = Callable[..., tuple[Tensor, Tensor | None]]
 
 
-def auto_attention(query: Tensor, key: Tensor, value: Tensor, mask: SparseMask, **kwargs: float) -> tuple[Tensor, Tensor | None]:
+def auto_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: SparseMask, **kwargs: float
+) -> tuple[Tensor, Tensor | None]:
     """``dense`` where a gate is being learned, ``sdpa`` otherwise."""
     execute = dense_attention if mask.needs_gradient else sdpa_attention
     return execute(query, key, value, mask, **kwargs)

@@ -2,8 +2,9 @@
 
 ``probability_ij = mask_ij exp(score_ij) / sum_k mask_ik exp(score_ik)``. Multiplying and
 renormalising, instead of adding a large negative number to the scores of closed cells, gives a
-closed cell's gate a gradient too, and open ones a bounded one. (Eq. 5 of the paper adds C B with C
-large and negative and B = 1 for open cells, which has the sign wrong: closed cells are to be masked.)
+closed cell's gate a gradient too, and open ones a bounded one. (Eq. 5 of the paper adds C B with
+C large and negative and B = 1 for open cells, which has the sign wrong: closed cells are to be
+masked.)
 """
 
 from __future__ import annotations
@@ -46,9 +47,13 @@ def dense_attention(
 
 
 def open_padding_rows(mask: SparseMask) -> Tensor:
-    """``mask.dense()`` with the rows of padding open to all real tokens, so that no row is empty."""
+    """``mask.dense()`` with the rows of padding open to all real tokens, so that no row is empty.
+
+    In a sample that is nothing but padding they are open to everything.
+    """
     padding_B1N1 = ~mask.keep_BN[:, None, :, None]
-    return mask.dense() + (padding_B1N1 & mask.keep_BN[:, None, None, :])
+    keys_BN = mask.keep_BN | ~mask.keep_BN.any(-1, keepdim=True)
+    return mask.dense() + (padding_B1N1 & keys_BN[:, None, None, :])
 
 
 def masked_softmax(scores: Tensor, cells: Tensor) -> Tensor:

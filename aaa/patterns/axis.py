@@ -34,6 +34,9 @@ class Axis(Pattern):
         ValueError: if the temperature is not positive.
     """
 
+    row: nn.Linear  # the importance layers are there once the pattern is bound to a layer
+    column: nn.Linear
+
     def __init__(self, initial_logit: float = 2.0, temperature: float = 1.0) -> None:
         super().__init__()
         if temperature <= 0:

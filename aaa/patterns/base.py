@@ -76,7 +76,9 @@ class Union(Pattern):
     def __init__(self, *patterns: Pattern) -> None:
         super().__init__()
         if not patterns:
-            raise ValueError("Union needs at least one pattern, for example Union(Local(2), Global(1))")
+            raise ValueError(
+                "Union needs at least one pattern, for example Union(Local(2), Global(1))"
+            )
         for pattern in patterns:
             if not isinstance(pattern, Pattern):
                 raise ValueError(f"Union takes patterns, not {pattern!r}")
@@ -104,6 +106,11 @@ class Union(Pattern):
 
     def __str__(self) -> str:
         return " | ".join(str(pattern) for pattern in self)
+
+
+def union(**parts: Pattern) -> Pattern:
+    """The union of named patterns, for configs: ``pattern.local.size=1`` then reaches one part."""
+    return Union(*parts.values())
 
 
 def _flatten(patterns: tuple[Pattern, ...]) -> Iterator[Pattern]:

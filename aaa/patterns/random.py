@@ -40,7 +40,9 @@ class Random(Pattern):
     def __init__(self, size: int, seed: int = 0, reading: Reading = "measured") -> None:
         super().__init__()
         if not 1 <= size <= TILE:
-            raise ValueError(f"Random size is a number of cells a row, from 1 to {TILE}, not {size}")
+            raise ValueError(
+                f"Random size is a number of cells a row, from 1 to {TILE}, not {size}"
+            )
         if reading not in get_args(Reading):
             known = ", ".join(get_args(Reading))
             raise ValueError(f"Random knows no reading {reading!r}; known readings: {known}")
@@ -102,7 +104,9 @@ def _tiled_edges(num_tokens: int, per_row: int, seed: int, layer: int) -> Tensor
     edges = []
     for tile_row in tiles:
         for tile_column in tiles:
-            scores = torch.rand(TILE, TILE, generator=_generator(seed, layer, tile_row, tile_column))
+            scores = torch.rand(
+                TILE, TILE, generator=_generator(seed, layer, tile_row, tile_column)
+            )
             columns = scores.topk(per_row, dim=-1).indices + tile_column * TILE
             rows = torch.arange(TILE).unsqueeze(-1).expand_as(columns) + tile_row * TILE
             edges.append(torch.stack([rows, columns], dim=-1).view(-1, 2))
@@ -112,6 +116,6 @@ def _tiled_edges(num_tokens: int, per_row: int, seed: int, layer: int) -> Tensor
 
 @lru_cache(maxsize=4096)
 def _uniform_edges(length: int, count: int, seed: int, layer: int) -> Tensor:
-    """``count`` different cells (all of them if there are fewer) of a length x length map; (E, 2)."""
+    """``count`` different cells (at most all) of a length x length map; (E, 2)."""
     cells = torch.randperm(length**2, generator=_generator(seed, layer, length))[:count]
     return torch.stack([cells // max(length, 1), cells % max(length, 1)], dim=-1)

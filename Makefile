@@ -1,0 +1,43 @@
+# Everything runs in .venv, which `make setup` (or any other target) fills from constraints.txt.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+DEMO_TASKS := demo_acceptability,demo_polarity,demo_paraphrase,demo_similarity,demo_entailment
+DEMO_PATTERNS := full,local2_global2,local1_global1_random2,aaa
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: setup
+setup: $(READY) ## Install the project and what it is tested with into .venv
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+.PHONY: demo
+demo: setup ## Fine-tune under four patterns on five generated tasks, then print the table
+	@$(BIN)/aaa finetune -m scale=demo task=$(DEMO_TASKS) pattern=$(DEMO_PATTERNS) $(ARGS)
+	@$(BIN)/aaa table outputs/runs --model tiny --markdown outputs/demo.md
+
+.PHONY: test
+test: setup ## Run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: setup ## Lint, format check and type check
+	@$(BIN)/ruff check aaa scripts tests
+	@$(BIN)/ruff format --check aaa scripts tests
+	@$(BIN)/mypy
+
+.PHONY: clean
+clean: ## Remove caches; runs under outputs/ stay
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage dist build

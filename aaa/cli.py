@@ -1,0 +1,127 @@
+"""The ``aaa`` command. Nothing heavy is imported before it is known what is wanted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from aaa.experiments.run import Outcome
+
+HELP = """\
+aaa: sparse attention patterns for Transformer encoders, fixed and learned
+
+  aaa finetune [choice=name ...] [value=number ...]   fine-tune one run
+  aaa finetune -m pattern=full,aaa seed=0,1,2         ... or many
+  aaa finetune --help                                 every choice and every value
+  aaa table [runs ...]                                patterns x tasks, from the results of runs
+"""
+
+# Exit codes: 0 done; 1 a run failed; 2 the user's input was wrong; 128 + n stopped by signal n.
+USER_ERROR = 2
+
+
+def main() -> None:
+    """Runs a subcommand and ends the process with its exit code."""
+    command, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    commands: dict[str, Callable[[list[str]], int]] = {"finetune": finetune, "table": table}
+    if command in ("-h", "--help", "help"):
+        print(HELP, end="")
+        sys.exit(0)
+    if command not in commands:
+        fail(f"unknown command {command!r}; known commands: {', '.join(commands)}")
+    sys.exit(commands[command](arguments))
+
+
+def finetune(arguments: list[str]) -> int:
+    """One run, or with ``-m`` many."""
+    outcomes: list[Outcome] = []
+    refusals: list[str] = []
+
+    def task(config: DictConfig) -> None:
+        from aaa.experiments.run import run  # torch and transformers take seconds to import
+
+        try:
+            outcomes.append(run(config))
+        except ValueError as error:  # one job's config is wrong: the others of a multirun go on
+            refusals.append(str(error))
+            print(f"aaa: {error}", file=sys.stderr)
+
+    _run_hydra("finetune", arguments, task)
+    return USER_ERROR if refusals else _conclude(outcomes)
+
+
+def table(arguments: list[str]) -> int:
+    """A table over the results of runs."""
+    from aaa.experiments.table import main as show_table
+
+    try:
+        return show_table(arguments)
+    except ValueError as error:
+        fail(str(error))
+
+
+def fail(message: str) -> NoReturn:
+    """Says what is wrong with the user's input and ends the process."""
+    print(f"aaa: {message}", file=sys.stderr)
+    sys.exit(USER_ERROR)
+
+
+def _run_hydra(config_name: str, arguments: list[str], task: Callable[[DictConfig], None]) -> None:
+    """Composes the config and calls ``task``, once or for each job of a multirun."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from aaa.experiments.console import set_up_logging
+    from aaa.experiments.paths import config_folder
+
+    set_up_logging()
+    # Hydra then raises its errors instead of printing them and exiting with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"aaa {config_name}", *arguments]
+    entry = hydra.main(
+        version_base="1.3", config_path=str(config_folder()), config_name=config_name
+    )
+    try:
+        entry(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(_message(error))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _message(error: Exception) -> str:
+    """What an error says, with what lies behind it if that says more."""
+    cause = error.__cause__
+    lines = [str(error).strip()]
+    if cause is not None and str(cause).strip() not in lines[0]:
+        lines.append(str(cause).strip())
+    return "\n".join(lines)
+
+
+def _conclude(outcomes: list[Outcome]) -> int:
+    """Says what came out and what to do next; returns the exit code."""
+    from rich.console import Console
+
+    from aaa.experiments.table import one_line
+
+    console = Console(stderr=True, highlight=False)
+    for outcome in outcomes:
+        if outcome.result is not None:
+            console.print(one_line(outcome.result), soft_wrap=True)
+    stopped = [outcome.signal_number for outcome in outcomes if outcome.signal_number is not None]
+    if stopped:
+        return 128 + stopped[-1]
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in failed:
+        console.print(f"see {outcome.directory / 'run.log'}", soft_wrap=True)
+    if outcomes and not failed:
+        folders = {str(outcome.directory.parent) for outcome in outcomes}
+        console.print(f"next: aaa table {' '.join(sorted(folders))}", soft_wrap=True)
+    return 1 if failed else 0

@@ -1,0 +1,1 @@
+"""Experiments: one run and its result, and tables over many."""

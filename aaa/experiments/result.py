@@ -1,0 +1,47 @@
+"""A run's ``result.json``: written once, whole, and readable without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+RESULT = "result.json"
+
+
+def write_result(directory: Path, result: dict[str, Any]) -> Path:
+    """Writes ``result.json`` so that a reader sees the whole of it or none."""
+    with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".partial", delete=False) as file:
+        json.dump(result, file, indent=2, allow_nan=False, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).chmod(0o644)
+    return Path(file.name).replace(directory / RESULT)
+
+
+def read_result(directory: Path) -> dict[str, Any] | None:
+    """The result in a run's directory, or None where there is none yet.
+
+    Raises:
+        ValueError: if the file is there but is no result.
+    """
+    path = directory / RESULT
+    try:
+        result = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is no JSON ({error}); delete it to have the run done again"
+        ) from error
+    if not isinstance(result, dict) or "status" not in result:
+        raise ValueError(f"{path} is no run's result: it has no 'status'")
+    return result
+
+
+def is_finished(result: dict[str, Any] | None) -> bool:
+    """Whether a run has ended with figures."""
+    return result is not None and result["status"] == "finished"

@@ -1,0 +1,160 @@
+"""One run, from its config to its result.json."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from aaa.experiments.environment import git_commit, versions
+from aaa.experiments.launch import check_world, is_launched, launch_workers, process_rank
+from aaa.experiments.plan import Plan, make_plan
+from aaa.experiments.prepare import Prepared, prepare
+from aaa.experiments.result import RESULT, is_finished, read_result, write_result
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``status`` is finished, skipped, busy, interrupted or failed."""
+
+    directory: Path
+    status: str
+    result: dict[str, Any] | None = None
+    signal_number: int | None = None
+
+
+def run(config: DictConfig) -> Outcome:
+    """Does what the config says, unless it is done already; resumes what was interrupted.
+
+    Where torchrun or srun started several processes, each of them calls this.
+
+    Raises:
+        ValueError: for a config that cannot be run, before any work starts.
+    """
+    plan = make_plan(config)
+    check_world(plan)
+    result = read_result(plan.directory)
+    if is_finished(result):
+        log.info("%s is finished already: %s", plan.title, plan.directory)
+        return Outcome(plan.directory, "skipped", result)
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with _lock(plan):
+            return _attempt(plan)
+    except Timeout:
+        log.warning("%s is being run by another process: %s", plan.title, plan.directory)
+        return Outcome(plan.directory, "busy")
+
+
+def _attempt(plan: Plan) -> Outcome:
+    """Trains here or through workers; a failure is written down and returned, not raised."""
+    started = time.time()
+    with _log_file(plan):
+        prepared = prepare(plan)  # its errors are the user's, and come before any result
+        if process_rank() == 0:
+            (plan.directory / RESULT).unlink(missing_ok=True)  # of an attempt that failed
+            OmegaConf.save(plan.config, plan.directory / "config.yaml", resolve=True)
+        try:
+            if plan.settings.world_size > 1 and not is_launched():
+                log.info(
+                    "%s in %d processes -> %s", plan.title, plan.settings.devices, plan.directory
+                )
+                signal_number = launch_workers(plan)
+            else:
+                log.info("%s -> %s", plan.title, plan.directory)
+                signal_number = _work(plan, prepared)
+        except Exception as error:
+            log.error("%s failed: %s", plan.title, error)
+            log.debug("traceback:", exc_info=error)  # to run.log alone
+            _write_failure(plan, error, time.time() - started)
+        else:
+            if signal_number is not None:
+                log.warning("%s was stopped; the same command resumes it", plan.title)
+                return Outcome(plan.directory, "interrupted", signal_number=signal_number)
+        if process_rank() > 0:
+            return Outcome(plan.directory, "finished")
+        result = read_result(plan.directory)
+        if result is None:
+            silent = RuntimeError("the workers ended without a result")
+            result = _write_failure(plan, silent, time.time() - started)
+        return Outcome(plan.directory, result["status"], result)
+
+
+def _work(plan: Plan, prepared: Prepared) -> int | None:
+    """Trains, evaluates and writes the result; returns the signal that stopped it, or None."""
+    from aaa.experiments.train import train  # Lightning takes seconds to import
+    from aaa.training.callbacks import Interrupted
+
+    try:
+        figures = train(plan, prepared)
+    except Interrupted as stop:
+        log.warning("%s", stop)
+        return stop.signal_number
+    if process_rank() == 0:
+        write_result(plan.directory, _description(plan) | {"status": "finished"} | figures)
+    return None
+
+
+def _write_failure(plan: Plan, error: Exception, seconds: float) -> dict[str, Any]:
+    result = _description(plan) | {
+        "status": "failed",
+        "error": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+        "wall_seconds": seconds,
+    }
+    if process_rank() == 0:
+        write_result(plan.directory, result)
+    return result
+
+
+def _description(plan: Plan) -> dict[str, Any]:
+    """What a result says of its run whether it finished or failed."""
+    names = plan.config.names
+    return {
+        "run_id": plan.run_id,
+        "cell_id": plan.cell_id,
+        "task": plan.task.name,
+        "pattern": names.pattern,
+        "pattern_rule": str(plan.pattern),
+        "model": names.model,
+        "seed": plan.config.seed,
+        "headline": plan.task.headline,
+        "config": OmegaConf.to_container(plan.config, resolve=True),
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def _lock(plan: Plan) -> AbstractContextManager[Any]:
+    """Held by the one process that writes, so that a run is never done twice at once."""
+    starts_workers = plan.settings.world_size > 1 and not is_launched()
+    if process_rank() > 0 or starts_workers:
+        return nullcontext()
+    return FileLock(plan.directory / ".lock", timeout=0)
+
+
+@contextmanager
+def _log_file(plan: Plan) -> Iterator[None]:
+    """Whatever the first process logs meanwhile also goes to the run's own run.log."""
+    if process_rank() > 0:
+        yield
+        return
+    handler = logging.FileHandler(plan.directory / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,144 @@
+"""The training of one run: model, data, trainer, final evaluation, and its figures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from hydra.utils import instantiate
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import DDPStrategy
+from safetensors.torch import save_model
+from transformers import PreTrainedModel
+
+from aaa.data.batching import Collate, batches_per_epoch
+from aaa.experiments.console import quiet_libraries
+from aaa.experiments.environment import hardware, peak_memory_bytes, reset_peak_memory
+from aaa.experiments.plan import Plan
+from aaa.experiments.prepare import Prepared
+from aaa.sparsify import sparsify
+from aaa.training.callbacks import ResumePoint, Speed, StopOnSignal
+from aaa.training.data_module import TaskData
+from aaa.training.finetune import FineTune
+from aaa.training.progress import TrainingBar
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = "model.safetensors"
+
+
+def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
+    """Trains from the beginning or from the run's last checkpoint, and evaluates at the end.
+
+    Returns:
+        The figures of result.json (the same in every process).
+
+    Raises:
+        Interrupted: if a signal stopped it; ``last.ckpt`` is then where it stood.
+    """
+    started = time.time()
+    quiet_libraries()
+    reset_peak_memory()
+    settings = plan.settings
+    seed_everything(plan.config.seed, verbose=False)
+    model = build_model(plan)
+    per_epoch = batches_per_epoch(
+        len(prepared.splits["train"]), settings.batch_size * settings.world_size
+    )
+    total_steps = settings.total_steps(per_epoch)
+    data = TaskData(
+        prepared.splits,
+        Collate(prepared.tokenizer, plan.task.is_regression),
+        settings,
+        total_steps,
+        plan.config.seed,
+    )
+    module = FineTune(
+        model,
+        plan.task,
+        prepared.hinge,
+        settings,
+        total_steps,
+        data.evaluation_splits,
+        plan.config.seed,
+    )
+    resume_point = ResumePoint(plan.directory, plan.config.run.checkpoint_every)
+    stop, speed = StopOnSignal(resume_point), Speed()
+    trainer = _trainer(plan, total_steps, [speed, resume_point, stop])
+    resume_from = resume_point.path if resume_point.path.exists() else None
+    if resume_from is not None:
+        log.info("resuming from %s", resume_from)
+    try:
+        trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
+    finally:
+        stop.restore()
+    trainer.validate(module, data, verbose=False)
+    if trainer.is_global_zero:
+        save_model(model, str(plan.directory / WEIGHTS))
+        resume_point.path.unlink(missing_ok=True)  # a finished run has no place to come back to
+    figures = _figures(plan, prepared, module, speed)
+    device = trainer.strategy.root_device
+    return figures | {
+        "steps": trainer.global_step,
+        "epochs": total_steps * settings.accumulate / per_epoch,
+        "wall_seconds": time.time() - started,
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "hardware": hardware(device) | {"processes": settings.world_size},
+    }
+
+
+def build_model(plan: Plan) -> PreTrainedModel:
+    """The encoder under the task's head, sparsified, ready to train."""
+    model = sparsify(
+        plan.encoder.classifier(plan.task.num_labels), plan.pattern, plan.config.run.executor
+    )
+    if plan.settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model.train()
+
+
+def _figures(plan: Plan, prepared: Prepared, module: FineTune, speed: Speed) -> dict[str, Any]:
+    headline = module.figures["validation"]
+    axis = ("row_share", "column_share") if plan.pattern.learnable else ()
+    return {
+        "score": 100 * headline["metrics"][plan.task.headline],
+        "metrics": {split: figures["metrics"] for split, figures in module.figures.items()},
+        "sparsity": headline["sparsity"],
+        "sparsity_per_layer": headline["sparsity_per_layer"],
+        **{share: headline[share] for share in axis},
+        "sparsity_target": prepared.hinge.target if prepared.hinge is not None else None,
+        "examples_per_second": speed.examples_per_second,
+    }
+
+
+def _trainer(plan: Plan, total_steps: int, callbacks: list[Callback]) -> Trainer:
+    settings, place = plan.settings, plan.config.run
+    if place.progress:
+        callbacks = [*callbacks, TrainingBar(plan.task.headline)]
+    batches = total_steps * settings.accumulate
+    return Trainer(
+        accelerator=place.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        # Buffers are constants here, and processes may evaluate different numbers of batches.
+        strategy=DDPStrategy(broadcast_buffers=False) if settings.world_size > 1 else "auto",
+        precision=settings.precision,
+        max_steps=total_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.clip,
+        use_distributed_sampler=False,
+        # One interval more than fits: the evaluation at the very end is ours.
+        val_check_interval=batches // settings.evaluations + 1,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(place.log_every, batches),
+        logger=instantiate(plan.config.logger, run_id=plan.run_id, directory=plan.directory),
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=place.progress,
+        enable_model_summary=False,
+        default_root_dir=plan.directory,
+    )

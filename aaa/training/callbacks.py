@@ -1,0 +1,136 @@
+"""What a run needs around its training loop: a place to come back to, and a clean stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal and left a checkpoint at ``step``."""
+
+    def __init__(self, step: int, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
+        self.step, self.signal_number = step, signal_number
+
+
+class ResumePoint(Callback):
+    """Keeps ``last.ckpt``, the state of a run at its latest checkpoint, replaced atomically.
+
+    Args:
+        folder: where it lies.
+        every_steps: optimiser steps from one to the next.
+    """
+
+    def __init__(self, folder: Path, every_steps: int) -> None:
+        self.folder, self.every_steps = folder, every_steps
+        self._saved_at = 0
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint; it exists once a run has reached ``every_steps`` or was stopped."""
+        return self.folder / "last.ckpt"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run's state is on disk already."""
+        self._saved_at = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Saves when it is time."""
+        if trainer.global_step >= self._saved_at + self.every_steps:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Saves now; all processes must call it."""
+        partial = self.folder / "last.ckpt.partial"
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self.path)
+        self._saved_at = trainer.global_step
+        trainer.strategy.barrier("resume point")
+
+
+class StopOnSignal(Callback):
+    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint.
+
+    A second Ctrl-C ends the process at once. The first process decides for all of them, so that
+    they stop after the same step.
+    """
+
+    def __init__(self, resume_point: ResumePoint) -> None:
+        self.resume_point = resume_point
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes over both signals, if this thread may."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stops here if a signal came in.
+
+        Raises:
+            Interrupted: after the checkpoint is written.
+        """
+        received = self._received
+        if trainer.world_size > 1:
+            received = trainer.strategy.broadcast(received)
+        if received is not None and trainer.global_step < trainer.max_steps:
+            self.resume_point.save(trainer)
+            raise Interrupted(trainer.global_step, received)
+
+    def restore(self) -> None:
+        """Hands the signals back to whoever had them."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number
+
+
+class Speed(Callback):
+    """Examples per second of training, fetching them included; evaluations and checkpoints not.
+
+    The first steps of a process are left out: they pay for warming up.
+    """
+
+    WARM_UP_STEPS = 3
+
+    def __init__(self) -> None:
+        self._seconds, self._examples, self._steps = 0.0, 0, 0
+        self._since: float | None = None  # the end of the step before, if nothing came between
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts the step that ends."""
+        now = time.perf_counter()
+        if self._steps >= self.WARM_UP_STEPS and self._since is not None:
+            self._seconds += now - self._since
+            self._examples += len(batch["labels"]) * trainer.world_size
+        self._steps += 1
+        self._since = now
+
+    def on_validation_end(self, *_: Any) -> None:
+        """The clock starts again with the next step's end."""
+        self._since = None
+
+    def on_save_checkpoint(self, *_: Any) -> None:
+        """The clock starts again with the next step's end."""
+        self._since = None
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """Over all processes; None for a run too short to tell."""
+        return self._examples / self._seconds if self._seconds else None

@@ -1,0 +1,163 @@
+"""The Lightning module that fine-tunes a sparse encoder on one task (Eq. 10)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from aaa.data.metrics import build_metrics
+from aaa.data.task import Task
+from aaa.mask_statistics import MaskStatistics
+from aaa.masks import SparseMask
+from aaa.objective import Hinge, sparsity
+from aaa.sparsify import latest_masks, sparse_layers
+from aaa.training.optimiser import linear_decay, parameter_groups
+from aaa.training.settings import TrainingSettings
+
+Batch = dict[str, Tensor]
+
+
+class Evaluation(nn.Module):
+    """What is measured over one development set."""
+
+    def __init__(self, task: Task, num_layers: int) -> None:
+        super().__init__()
+        self.scores = build_metrics(task.metrics, task.num_labels)
+        self.masks = MaskStatistics(num_layers)
+
+    def update(self, logits: Tensor, labels: Tensor, masks: list[SparseMask]) -> None:
+        """Adds a batch."""
+        self.scores.update(logits, labels)
+        self.masks.update(masks)
+
+    def conclude(self) -> dict[str, Any]:
+        """The metrics and mask statistics over all processes; ready for the next evaluation."""
+        metrics = {name: float(value) for name, value in self.scores.compute().items()}
+        figures = {**self.masks.compute(), "metrics": metrics}
+        self.scores.reset()
+        self.masks.reset()
+        return figures
+
+
+class FineTune(LightningModule):
+    """Task loss plus the sparsity objective; evaluation by the task's metrics and rho.
+
+    The noise of step t (dropout, Gumbel) is a function of seed, process and t alone, so a run
+    that is resumed at t goes on as if it had never stopped.
+
+    Args:
+        model: a sparsified encoder under a classification head.
+        task: gives the loss (mean squared error for regression, else cross entropy) and metrics.
+        hinge: the sparsity objective; None where the pattern has nothing to learn.
+        settings: optimiser and schedule.
+        total_steps: optimiser steps of the whole run.
+        splits: names of the development sets, in the order of the validation data loaders.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        task: Task,
+        hinge: Hinge | None,
+        settings: TrainingSettings,
+        total_steps: int,
+        splits: list[str],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model, self.task, self.hinge = model, task, hinge
+        self.settings, self.total_steps = settings, total_steps
+        self.splits, self.seed = splits, seed
+        num_layers = sum(layer.masks.maxlen or 0 for layer in sparse_layers(model))
+        self.evaluations = nn.ModuleDict({split: Evaluation(task, num_layers) for split in splits})
+        self.figures: dict[str, dict[str, Any]] = {}  # of the latest evaluation, by split
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits in float32, shape (B, labels)."""
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        return self.model(**inputs).logits.float()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """L_All of Eq. 10."""
+        torch.manual_seed(_noise_seed(self.seed, self.global_rank, batch_idx))
+        loss = self._task_loss(self(batch), batch["labels"])
+        shown: dict[str, Any] = {"loss": loss.detach()}
+        if self.hinge is not None:
+            progress = self.global_step / self.total_steps
+            alpha, target = self.hinge.alpha_at(progress), self.hinge.target_at(progress)
+            rho = sparsity(self.model)
+            loss = loss + alpha * torch.relu(target - rho)
+            shown |= {"rho": rho.detach(), "alpha": alpha, "target": target}
+        elif self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            shown["rho"] = sparsity(self.model)
+        self.log_dict({f"train/{name}": value for name, value in shown.items()}, prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Logs the rates."""
+        rates = self.trainer.optimizers[0].param_groups
+        self.log("train/learning_rate", rates[0]["lr"])
+        if self.hinge is not None:
+            self.log("train/gate_learning_rate", rates[-1]["lr"])
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Adds a batch to the scores and the mask statistics of its development set."""
+        self._evaluation(self.splits[dataloader_idx]).update(
+            self(batch), batch["labels"], latest_masks(self.model)
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Exact figures over whole development sets, whatever the batches and processes."""
+        for split in self.splits:
+            figures = self.figures[split] = self._evaluation(split).conclude()
+            logged = {f"{split}/{name}": value for name, value in figures["metrics"].items()}
+            logged[f"{split}/rho"] = figures["sparsity"]
+            for layer, rho in enumerate(figures["sparsity_per_layer"]):
+                logged[f"{split}/rho_layer_{layer}"] = rho
+            self.log_dict(logged, rank_zero_only=True)
+        headline = self.figures["validation"]["metrics"][self.task.headline]
+        self.log(self.task.headline, headline, prog_bar=True, logger=False, rank_zero_only=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW, fused, with linear decay by steps."""
+        optimiser = torch.optim.AdamW(parameter_groups(self.model, self.settings), fused=True)
+        schedule = linear_decay(optimiser, self.settings.warmup, self.total_steps)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by norm; Lightning's own refuses a fused optimiser under any autocast."""
+        assert gradient_clip_val is not None
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+
+    def _evaluation(self, split: str) -> Evaluation:
+        evaluation = self.evaluations[split]
+        assert isinstance(evaluation, Evaluation)
+        return evaluation
+
+    def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.task.is_regression:
+            return F.mse_loss(logits.squeeze(-1), labels)
+        return F.cross_entropy(logits, labels)
+
+
+def _noise_seed(seed: int, rank: int, batch: int) -> int:
+    """One number from three; SplitMix64's finisher keeps neighbouring batches apart."""
+    mixed = (seed * 1_000_003 + rank) * 1_000_000_007 + batch
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) % 2**64
+    return (mixed ^ (mixed >> 31)) % 2**63

@@ -1,0 +1,96 @@
+"""How a run trains, checked before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What decides the numbers that a training run ends with.
+
+    The defaults of the values come from conf/training; the paper adopts Hugging Face's.
+
+    Args:
+        learning_rate: peak rate of the encoder and its head.
+        gate_learning_rate: peak rate of the patterns' gates, which have no weight decay.
+        weight_decay: of all weights but biases, norms and gates (AdamW).
+        warmup: share of the steps in which the rate rises linearly from 0.
+        clip: norm to which the gradient is clipped.
+        batch_size: examples a device and micro-step.
+        accumulate: micro-steps a step.
+        devices: processes of one machine; the batch of a step has
+            ``batch_size * accumulate * devices * num_nodes`` examples.
+        num_nodes: machines.
+        max_steps: optimiser steps; None to count in epochs.
+        max_epochs: passes over the training set; not read where max_steps is given.
+        precision: ``32-true`` or ``bf16-mixed``.
+        gradient_checkpointing: recompute activations in backward to save memory.
+        evaluations: how often the development set is evaluated, evenly spread, the end included.
+
+    Raises:
+        ValueError: naming the field that is out of range.
+    """
+
+    learning_rate: float
+    gate_learning_rate: float
+    weight_decay: float
+    warmup: float
+    clip: float
+    batch_size: int
+    accumulate: int
+    devices: int
+    num_nodes: int
+    max_steps: int | None
+    max_epochs: float | None
+    precision: Precision
+    gradient_checkpointing: bool
+    evaluations: int
+
+    def __post_init__(self) -> None:
+        for field in ("batch_size", "accumulate", "devices", "num_nodes", "evaluations"):
+            self._require(field, isinstance(getattr(self, field), int), "a whole number")
+            self._require(field, getattr(self, field) >= 1, "1 or more")
+        for field in ("learning_rate", "gate_learning_rate", "clip"):
+            self._require(field, _is_number(getattr(self, field)), "a number")
+            self._require(field, getattr(self, field) > 0, "above 0")
+        self._require("weight_decay", _is_number(self.weight_decay), "a number")
+        self._require("weight_decay", self.weight_decay >= 0, "0 or more")
+        self._require(
+            "warmup", _is_number(self.warmup) and 0 <= self.warmup < 1, "a share in [0, 1)"
+        )
+        self._require(
+            "precision", self.precision in get_args(Precision), " or ".join(get_args(Precision))
+        )
+        if self.max_steps is None and self.max_epochs is None:
+            raise ValueError("training needs training.max_steps or training.max_epochs")
+        steps, epochs = self.max_steps, self.max_epochs
+        self._require(
+            "max_steps", steps is None or (isinstance(steps, int) and steps >= 1), "1 or more"
+        )
+        self._require(
+            "max_epochs", epochs is None or (_is_number(epochs) and epochs > 0), "above 0"
+        )
+
+    def _require(self, field: str, holds: bool, right: str) -> None:
+        if not holds:
+            raise ValueError(f"training.{field} must be {right}, not {getattr(self, field)!r}")
+
+    @property
+    def world_size(self) -> int:
+        """Processes over all machines."""
+        return self.devices * self.num_nodes
+
+    def total_steps(self, batches_per_epoch: int) -> int:
+        """Optimiser steps of the whole run, given the global batches in one epoch."""
+        if self.max_steps is not None:
+            return self.max_steps
+        assert self.max_epochs is not None
+        return max(1, round(self.max_epochs * batches_per_epoch / self.accumulate))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
