@@ -73,7 +73,7 @@ _recorder: _Recorder | None = None
 
 
 def find_self_attentions(model: nn.Module) -> list[FoundSelfAttention]:
-    """The self-attentions of an encoder in the order in which they run. The model is left as it was.
+    """The self-attentions of an encoder in the order in which they run; the model stays as it was.
 
     Raises:
         ValueError: if the model is no Hugging Face model, is a decoder, cannot be run on a tiny

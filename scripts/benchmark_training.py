@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from transformers import (
     DataCollatorWithPadding,
     Trainer,
@@ -27,8 +25,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from aaa.experiments.configs import compose_config
 from aaa.experiments.console import quiet_libraries
-from aaa.experiments.paths import config_folder
 from aaa.experiments.plan import Plan, make_plan
 from aaa.experiments.prepare import Prepared, prepare
 from aaa.experiments.train import train
@@ -60,10 +58,7 @@ def plan_for(pattern: str, options: argparse.Namespace, folder: Path) -> Plan:
         "training.evaluations=1", "run.progress=false", f"run.output_dir={folder}",
         f"run.checkpoint_every={options.steps + 1}",
     ]  # fmt: skip
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("finetune", overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    return make_plan(config)
+    return make_plan(compose_config(overrides))
 
 
 def ours(plan: Plan, prepared: Prepared) -> float:

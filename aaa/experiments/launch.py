@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from aaa.experiments.plan import Plan
+if TYPE_CHECKING:
+    from aaa.experiments.plan import Plan
 
 # Seconds that workers get to finish their step and write a checkpoint when they are stopped.
 STOP_SECONDS = 120

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from aaa.data.task import Task
-from aaa.experiments.paths import config_folder
+from aaa.experiments.configs import config_folder
 from aaa.fingerprint import hash_json
 from aaa.models import Encoder
 from aaa.objective import Hinge

@@ -62,7 +62,7 @@ def _check_vocabulary(plan: Plan, split: Dataset, tokenizer: PreTrainedTokenizer
 
 def _reachable(plan: Plan, hinge: Hinge, lengths: Sequence[int]) -> Hinge:
     """The hinge with its target as a number, if the pattern can get there on texts so long."""
-    num_layers = plan.encoder.num_layers()
+    num_layers = plan.encoder.num_layers
     highest = sparsity_of_lengths(plan.pattern.closed(), lengths, num_layers)
     if hinge.matched_pattern is not None:
         fixed = matched_pattern(hinge)

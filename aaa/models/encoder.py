@@ -21,6 +21,7 @@ class Encoder(ABC):
         What is new is drawn from torch's current random state.
         """
 
+    @property
     @abstractmethod
     def num_layers(self) -> int:
         """How many self-attentions the encoder runs one after the other."""

@@ -67,6 +67,7 @@ class PretrainedEncoder(Encoder):
         )
         return model
 
+    @property
     def num_layers(self) -> int:
         """As the encoder's config has it."""
         with self._clear_errors("config"):

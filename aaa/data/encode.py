@@ -1,0 +1,144 @@
+"""Texts to token numbers, once: the result is cached under a name made of all that shapes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from datasets import Dataset, Features, List, Value
+from transformers import PreTrainedTokenizerBase
+
+from aaa.data.glue import quiet_datasets
+
+# To be raised when the code below comes to write other values or columns for the same input.
+FORMAT = 1
+
+# Up to this many rows the work takes about a second, too short for a progress bar.
+QUIET_ROWS = 20_000
+
+
+def encode(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Sequence[str],
+    max_length: int,
+    fingerprint: str,
+    cache_dir: Path | None = None,
+) -> Dataset:
+    """Tokenise the texts of a dataset, pairs cut from the longer side, special tokens included.
+
+    Args:
+        dataset: Rows with the text ``columns`` and ``label``; its ``split`` must be set.
+        tokenizer: A fast tokenizer.
+        columns: One text column, or two that make a pair.
+        max_length: Longest sequence in tokens, special tokens counted; what exceeds it is cut.
+        fingerprint: Identifies the content ``dataset`` was read from (``Task.fingerprint()``);
+            its split and number of rows are added here, any other choice of rows is not.
+        cache_dir: Folder of the cache; a later call with equal arguments, in this process or
+            another, reads the file there instead of tokenising. None keeps the result in memory.
+
+    Returns:
+        As many rows, with ``input_ids``, ``token_type_ids`` where the tokenizer has them,
+        ``label`` (float32 or int64) and ``length`` (tokens). There is no padding, hence no mask.
+
+    Raises:
+        ValueError: If the dataset's split is not set, the tokenizer is not a fast one, or
+            ``max_length`` is beyond what it (and so its model) can take, or too short to hold a
+            token of each text.
+    """
+    if dataset.split is None:  # else two splits of one size would share a cache file
+        raise ValueError("the dataset's split is not set; make it with Dataset...(split=...)")
+    _check(tokenizer, columns, max_length)
+    typed = "token_type_ids" in tokenizer.model_input_names
+
+    def tokenise(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        rows = tokenizer(
+            *(batch[column] for column in columns),
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+        )
+        return {
+            **{name: rows[name] for name in ("input_ids", "token_type_ids") if name in features},
+            "length": [len(ids) for ids in rows["input_ids"]],
+        }
+
+    features = Features(
+        input_ids=List(Value("int32")),
+        **({"token_type_ids": List(Value("int8"))} if typed else {}),
+        label=_label_type(dataset),
+        length=Value("int32"),
+    )
+    key = _key(dataset, tokenizer, columns, max_length, fingerprint)
+    if cache_dir is not None:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    with quiet_datasets(when=len(dataset) <= QUIET_ROWS):
+        # ``datasets`` writes to a temporary file and renames it, so two processes that find no
+        # file do the work twice and leave one whole file.
+        return dataset.map(
+            tokenise,
+            batched=True,
+            remove_columns=[name for name in dataset.column_names if name != "label"],
+            features=features,
+            keep_in_memory=cache_dir is None,
+            load_from_cache_file=cache_dir is not None,
+            cache_file_name=None if cache_dir is None else str(cache_dir / f"{key}.arrow"),
+            # Given here, it need not be made from the function by dill, which warns and differs
+            # between processes.
+            new_fingerprint=key,
+            desc=f"tokenising {dataset.split}",
+        )
+
+
+def _check(tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], max_length: int) -> None:
+    """Raise a ValueError if the texts cannot be tokenised so."""
+    name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+    if not tokenizer.is_fast:
+        raise ValueError(f"the tokenizer of {name} has no fast version (a tokenizer.json)")
+    if max_length > tokenizer.model_max_length:
+        raise ValueError(
+            f"max_length is {max_length}, but {name} takes at most "
+            f"{tokenizer.model_max_length} tokens"
+        )
+    needed = tokenizer.num_special_tokens_to_add(pair=len(columns) == 2) + len(columns)
+    if max_length < needed:
+        raise ValueError(
+            f"max_length is {max_length}, but {name} needs {needed} tokens for one of each text "
+            "and its special tokens"
+        )
+
+
+def _label_type(dataset: Dataset) -> Value:
+    """float32 for scores, int64 for class numbers."""
+    return Value("float32" if "float" in dataset.features["label"].dtype else "int64")
+
+
+def _key(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Sequence[str],
+    max_length: int,
+    fingerprint: str,
+) -> str:
+    """SHA-256 of all that the encoded rows depend on."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    # These two are left over from the tokenizer's last call and play no part in the next one.
+    backend.pop("truncation", None)
+    backend.pop("padding", None)
+    parts = {
+        "format": FORMAT,
+        "tokenizers": tokenizers.__version__,
+        "backend": backend,
+        "inputs": tokenizer.model_input_names,
+        "truncation_side": tokenizer.truncation_side,
+        "columns": list(columns),
+        "max_length": max_length,
+        "data": fingerprint,
+        "split": str(dataset.split),
+        "rows": len(dataset),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

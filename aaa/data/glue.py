@@ -1,0 +1,195 @@
+"""GLUE (Wang et al., 2019), from the Hugging Face hub or from a local folder laid out alike."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import datasets
+import numpy as np
+from datasets import Dataset
+
+from aaa.data.task import Task
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlueTask(Task):
+    """A task of GLUE: its ``name`` is a configuration of the dataset at ``path``.
+
+    Args:
+        path: Hub id, or a local folder of the same layout (parquet files and a README.md whose
+            header lists the configurations).
+        revision: Commit, branch or tag on the hub; a local folder has none and ignores it.
+        splits: Which of the dataset's splits serves as ``train``, as ``validation`` and as any
+            further split to evaluate on.
+
+    Raises:
+        ValueError: If a field makes no sense, as in :class:`Task`.
+    """
+
+    path: str = "nyu-mll/glue"
+    revision: str | None = None
+    splits: Mapping[str, str] = field(
+        default_factory=lambda: {"train": "train", "validation": "validation"}, hash=False
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields, as the base class does."""
+        super().__post_init__()
+        object.__setattr__(self, "splits", dict(self.splits))
+        if not self.path:
+            raise ValueError("task.path is empty; give a hub id or a local folder")
+        if missing := {"train", "validation"} - self.splits.keys():
+            raise ValueError(f"task.splits must name a split for each of {sorted(missing)}")
+
+    def load(self) -> dict[str, Dataset]:
+        """Read and check the data.
+
+        Returns:
+            For every key of ``splits``, the text columns and ``label``, rows in their order.
+
+        Raises:
+            ValueError: If the data cannot be found, or is not what the task says: a split or a
+                column is missing, or a label is missing or out of range.
+        """
+        if self._folder() is None:
+            found = self._open(datasets.load_dataset)
+        else:
+            # ``datasets`` would cache a folder under its last name, "glue", whatever is in it.
+            cache = Path(datasets.config.HF_DATASETS_CACHE, "by-content", self.fingerprint())
+            with quiet_datasets():
+                found = self._open(datasets.load_dataset, cache_dir=str(cache))
+        return {
+            key: self._checked(found[split], split)
+            for key, split in self._present(found.keys()).items()
+        }
+
+    def fingerprint(self) -> str:
+        """The content's SHA-256 for a local folder, ``path@revision`` for the hub.
+
+        The former depends only on the files of this task's ``splits``, not on where they lie or
+        when they were written. On the hub, ``main`` may move: pin a revision to be sure.
+
+        Raises:
+            ValueError: If the local data cannot be found, as in :meth:`load`.
+        """
+        if self._folder() is None:
+            return f"{self.path}@{self.revision or 'main'}"
+        files = self._open(datasets.load_dataset_builder).config.data_files
+        digest = hashlib.sha256()
+        for key, split in sorted(self._present(files.keys()).items()):
+            digest.update(f"{key}:{len(files[split])}:".encode())
+            for file in map(Path, files[split]):
+                stat = file.stat()
+                digest.update(_file_digest(file, stat.st_size, stat.st_mtime_ns))
+        return digest.hexdigest()
+
+    def _folder(self) -> Path | None:
+        """The local folder, or None if ``path`` is to be looked up on the hub."""
+        folder = Path(self.path).expanduser()
+        if folder.is_dir():
+            return folder
+        # A hub id is "owner/name": anything else can only have been meant as a folder.
+        if folder.is_absolute() or self.path.startswith(".") or len(folder.parts) != 2:
+            raise ValueError(
+                f"task {self.name}: there is no folder {self.path}; data.path must be one, or a "
+                "hub id such as nyu-mll/glue"
+            )
+        return None
+
+    def _open(self, opener: Callable[..., T], **options: str) -> T:
+        """Call one of ``datasets``' openers on this task; its errors become ValueErrors."""
+        folder = self._folder()
+        place, revision = (str(folder), None) if folder else (self.path, self.revision)
+        elsewhere = (
+            "nor is there a local folder of that name; data.path may be one, laid out alike"
+        )
+        try:
+            return opener(place, self.name, revision=revision, **options)
+        except ConnectionError as error:
+            raise ValueError(
+                f"task {self.name}: no network: the hub's {place} cannot be reached, {elsewhere}"
+            ) from error
+        except FileNotFoundError as error:
+            advice = "" if folder else f", {elsewhere}"
+            raise ValueError(f"task {self.name}: {_first_line(error)}{advice}") from error
+        except ValueError as error:  # says which configurations there are, if not this one
+            raise ValueError(f"task {self.name}: {place}: {_first_line(error)}") from error
+
+    def _present(self, found: Iterable[object]) -> dict[str, str]:
+        """``splits``, every one of which must be among those ``found``."""
+        names = [str(name) for name in found]
+        for key, split in self.splits.items():
+            if split not in names:
+                raise ValueError(
+                    f"task {self.name}: {self.path} has no split {split!r}, needed for {key}; it "
+                    f"has: {names}"
+                )
+        return dict(self.splits)
+
+    def _checked(self, dataset: Dataset, split: str) -> Dataset:
+        """The needed columns of a split, once texts and labels are known to be sound."""
+        where = f"task {self.name}, split {split!r} of {self.path}"
+        needed = [*self.columns, "label"]
+        if missing := [name for name in needed if name not in dataset.column_names]:
+            raise ValueError(f"{where}: no column {missing}; it has: {dataset.column_names}")
+        dataset = dataset.select_columns(needed)
+        table = dataset.with_format("arrow")[:]
+        for name in needed:
+            if nulls := table[name].null_count:
+                raise ValueError(f"{where}: column {name!r} is empty in {nulls} rows")
+        self._check_labels(table["label"].to_numpy(), where)
+        return dataset
+
+    def _check_labels(self, labels: np.ndarray, where: str) -> None:
+        """Labels are class numbers, or for regression finite scores of 0 or more."""
+        kinds = "fiu" if self.is_regression else "iu"
+        if labels.dtype.kind not in kinds:
+            raise ValueError(
+                f"{where}: labels are {labels.dtype}, which do not suit task.num_labels "
+                f"{self.num_labels}"
+            )
+        if unlabelled := int((labels == -1).sum()):
+            raise ValueError(
+                f"{where}: {unlabelled} rows have label -1, that is none, as in GLUE's test "
+                "splits; choose a labelled split in task.splits"
+            )
+        highest = np.finfo(np.float64).max if self.is_regression else self.num_labels - 1
+        # The comparison is false for NaN, so that NaN counts as bad.
+        if bad := int((~((labels >= 0) & (labels <= highest))).sum()):
+            allowed = "finite and 0 or more" if self.is_regression else f"0 to {highest}"
+            raise ValueError(f"{where}: {bad} labels are not {allowed}")
+
+
+@contextmanager
+def quiet_datasets(when: bool = True) -> Iterator[None]:
+    """Switch off the progress bars of ``datasets`` within the block, if ``when`` is true."""
+    if not when or datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(file: Path, size: int, mtime_ns: int) -> bytes:
+    """SHA-256 of a file; size and time are there to notice, within a process, that it changed."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
