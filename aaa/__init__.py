@@ -1,8 +1,14 @@
 """Sparse attention patterns, fixed and learned, for Transformer encoders."""
 
-from aaa.objective import sparsity, sparsity_loss
-from aaa.patterns import Axis, Full, Global, Local, Pattern, Random
-from aaa.sparsify import gate_parameters, latest_masks, sparsify
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aaa.objective import sparsity, sparsity_loss
+    from aaa.patterns import Axis, Full, Global, Local, Pattern, Random
+    from aaa.sparse import gate_parameters, latest_masks, sparsify
 
 __all__ = [
     "Axis",
@@ -17,3 +23,21 @@ __all__ = [
     "sparsity",
     "sparsity_loss",
 ]
+
+_HOME = {
+    **dict.fromkeys(("sparsity", "sparsity_loss"), "aaa.objective"),
+    **dict.fromkeys(("gate_parameters", "latest_masks", "sparsify"), "aaa.sparse"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name when it is asked for, so that ``aaa --help`` need not wait for torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'aaa' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME.get(name, "aaa.patterns")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
-from aaa.sparsify import latest_masks
+from aaa.sparse import gate_parameters, latest_masks
 
 AlphaSchedule = Literal["constant", "linear"]
 
@@ -37,9 +37,17 @@ def sparsity_loss(model: nn.Module, target: float, alpha: float = 10.0) -> Tenso
         loss = model(**batch).loss + sparsity_loss(model, target=0.7)
 
     Raises:
-        ValueError: if the model is dense or has not run yet.
+        ValueError: if the model is dense, has not run yet, or ran without keeping the gradient of
+            its gates (under ``no_grad``, which reentrant gradient checkpointing uses).
     """
-    return alpha * torch.relu(target - sparsity(model))
+    rho = sparsity(model)
+    learning = torch.is_grad_enabled() and any(p.requires_grad for p in gate_parameters(model))
+    if learning and model.training and not rho.requires_grad:
+        raise ValueError(
+            "the gates' gradient was lost in the forward pass: gradient checkpointing must be "
+            "non-reentrant, model.gradient_checkpointing_enable({'use_reentrant': False})"
+        )
+    return alpha * torch.relu(target - rho)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """Training throughput: ours against Hugging Face's Trainer, and learned against full attention.
 
-    python scripts/benchmark_training.py --data FOLDER --model FOLDER --task mrpc --steps 40 --rounds 3
+    python scripts/benchmark_training.py --data FOLDER --model FOLDER --task mrpc --rounds 3
 
 Same weights, data, batch size and precision for all; Hugging Face's Trainer at its best setting
-(dynamic padding, batches of like lengths, fused AdamW, fused attention). The contestants take turns
-in one process and the printed ratios are of examples per second in the same round, so that a
-machine that slows down slows all of them.
+(dynamic padding, batches of like lengths, fused AdamW, fused attention). The contestants take
+turns in one process and the printed ratios are of examples per second in the same round, so that
+a machine that slows down slows all of them.
 """
 
 from __future__ import annotations
@@ -120,16 +120,16 @@ def main() -> None:
                 + ", ".join(f"{k} {v[-1]:.1f}/s" for k, v in speeds.items())
             )
     print(
-        f"{options.task}, batch {options.batch_size}, {options.precision}, {torch.get_num_threads()} threads"
+        f"{options.task}, batch {options.batch_size}, {options.precision}, "
+        f"{torch.get_num_threads()} threads"
     )
     for label, top, bottom in (
         ("throughput of full, ours over Hugging Face's Trainer", "full", "trainer"),
         ("step time of aaa over full", "full", "aaa"),
     ):
         ratios = [a / b for a, b in zip(speeds[top], speeds[bottom], strict=True)]
-        print(
-            f"{label}: median {statistics.median(ratios):.3f} (of {', '.join(f'{r:.3f}' for r in ratios)})"
-        )
+        rounds = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+        print(f"{label}: median {statistics.median(ratios):.3f} (of {rounds})")
 
 
 if __name__ == "__main__":

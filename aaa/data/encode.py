@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from aaa.data.glue import quiet_datasets
+from aaa.fingerprint import hash_json
 
 # To be raised when the code below comes to write other values or columns for the same input.
 FORMAT = 1
@@ -141,4 +141,4 @@ def _key(
         "split": str(dataset.split),
         "rows": len(dataset),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hash_json(parts)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +13,8 @@ import numpy as np
 from datasets import Dataset
 
 from aaa.data.task import Task
+from aaa.fingerprint import hash_files, hash_json
+from aaa.places import first_line, local_folder
 
 T = TypeVar("T")
 
@@ -83,26 +83,15 @@ class GlueTask(Task):
         if self._folder() is None:
             return f"{self.path}@{self.revision or 'main'}"
         files = self._open(datasets.load_dataset_builder).config.data_files
-        digest = hashlib.sha256()
-        for key, split in sorted(self._present(files.keys()).items()):
-            digest.update(f"{key}:{len(files[split])}:".encode())
-            for file in map(Path, files[split]):
-                stat = file.stat()
-                digest.update(_file_digest(file, stat.st_size, stat.st_mtime_ns))
-        return digest.hexdigest()
+        return hash_json(
+            {
+                key: hash_files(map(Path, files[split]))
+                for key, split in self._present(files).items()
+            }
+        )
 
     def _folder(self) -> Path | None:
-        """The local folder, or None if ``path`` is to be looked up on the hub."""
-        folder = Path(self.path).expanduser()
-        if folder.is_dir():
-            return folder
-        # A hub id is "owner/name": anything else can only have been meant as a folder.
-        if folder.is_absolute() or self.path.startswith(".") or len(folder.parts) != 2:
-            raise ValueError(
-                f"task {self.name}: there is no folder {self.path}; data.path must be one, or a "
-                "hub id such as nyu-mll/glue"
-            )
-        return None
+        return local_folder(self.path, "data.path")
 
     def _open(self, opener: Callable[..., T], **options: str) -> T:
         """Call one of ``datasets``' openers on this task; its errors become ValueErrors."""
@@ -119,9 +108,9 @@ class GlueTask(Task):
             ) from error
         except FileNotFoundError as error:
             advice = "" if folder else f", {elsewhere}"
-            raise ValueError(f"task {self.name}: {_first_line(error)}{advice}") from error
+            raise ValueError(f"task {self.name}: {first_line(error)}{advice}") from error
         except ValueError as error:  # says which configurations there are, if not this one
-            raise ValueError(f"task {self.name}: {place}: {_first_line(error)}") from error
+            raise ValueError(f"task {self.name}: {place}: {first_line(error)}") from error
 
     def _present(self, found: Iterable[object]) -> dict[str, str]:
         """``splits``, every one of which must be among those ``found``."""
@@ -179,17 +168,3 @@ def quiet_datasets(when: bool = True) -> Iterator[None]:
         yield
     finally:
         datasets.enable_progress_bars()
-
-
-@lru_cache(maxsize=1024)
-def _file_digest(file: Path, size: int, mtime_ns: int) -> bytes:
-    """SHA-256 of a file; size and time are there to notice, within a process, that it changed."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.digest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

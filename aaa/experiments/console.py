@@ -22,6 +22,7 @@ ADVICE = (
     "when logging on epoch level in distributed setting",
     "LeafSpec",
     "`broadcast_buffers` is deprecated",
+    "`gradient_checkpointing_enable` is deprecated",
 )
 
 

@@ -17,6 +17,7 @@ from aaa.fingerprint import hash_json
 from aaa.models import Encoder
 from aaa.objective import Hinge
 from aaa.patterns import Pattern
+from aaa.places import first_line
 from aaa.training.settings import TrainingSettings
 
 ID_LENGTH = 12
@@ -140,7 +141,7 @@ def _build(config: DictConfig, group: str, kind: type) -> Any:
         cause = error.__cause__
         if isinstance(cause, ValueError):
             raise ValueError(str(cause)) from error
-        raise ValueError(f"{group}: {_first_line(cause or error)}") from error
+        raise ValueError(f"{group}: {first_line(cause or error)}") from error
     if not isinstance(built, kind):
         raise ValueError(f"{group} must be a {kind.__name__}, but its _target_ makes {built!r}")
     return built
@@ -156,7 +157,3 @@ def _check_devices(config: DictConfig, settings: TrainingSettings) -> None:
         raise ValueError("run.accelerator=gpu, but this machine has no GPU that torch can use")
     if accelerator != "cpu" and gpus and settings.devices > gpus:
         raise ValueError(f"training.devices={settings.devices}, but this machine has {gpus} GPUs")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -45,7 +45,7 @@ def prepare(plan: Plan) -> Prepared:
     _check_vocabulary(plan, splits["validation"], tokenizer)
     hinge = None
     if plan.hinge is not None:
-        hinge = _reachable(plan, plan.hinge, list(splits["validation"]["length"]))
+        hinge = _reachable(plan, plan.hinge, splits["validation"]["length"][:])
     return Prepared(splits, tokenizer, hinge)
 
 

@@ -16,6 +16,8 @@ from aaa.experiments.result import RESULT, is_finished, read_result
 
 Result = dict[str, Any]
 
+FILTERS = ("task", "pattern", "model")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -137,17 +139,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="also write the tables there"
     )
-    parser.add_argument("--task", action="append", help="only this task; may be repeated")
-    parser.add_argument("--pattern", action="append", help="only this pattern; may be repeated")
+    for name in FILTERS:
+        parser.add_argument(
+            f"--{name}", action="append", help=f"only this {name}; may be repeated"
+        )
     options = parser.parse_args(arguments)
+    wanted = {name: getattr(options, name) for name in FILTERS if getattr(options, name)}
     results = [
         result
         for result in read_runs(options.runs)
-        if (not options.task or result["task"] in options.task)
-        and (not options.pattern or result["pattern"] in options.pattern)
+        if all(result[name] in values for name, values in wanted.items())
     ]
     if not results:
-        raise ValueError("no finished run has one of these tasks and patterns")
+        raise ValueError(f"no finished run has {wanted}")
     tables = build_tables(results)
     console = Console()
     for table in tables:

@@ -18,7 +18,7 @@ from aaa.experiments.console import quiet_libraries
 from aaa.experiments.environment import hardware, peak_memory_bytes, reset_peak_memory
 from aaa.experiments.plan import Plan
 from aaa.experiments.prepare import Prepared
-from aaa.sparsify import sparsify
+from aaa.sparse import sparsify
 from aaa.training.callbacks import ResumePoint, Speed, StopOnSignal
 from aaa.training.data_module import TaskData
 from aaa.training.finetune import FineTune

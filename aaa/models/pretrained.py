@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from aaa.fingerprint import hash_files
 from aaa.models.encoder import Encoder
+from aaa.places import first_line, local_folder
 
 log = logging.getLogger(__name__)
 
@@ -84,35 +85,27 @@ class PretrainedEncoder(Encoder):
         return f"{self.path}@{self.revision or 'main'}"
 
     def _location(self) -> str | Path:
-        folder = Path(self.path).expanduser()
-        if folder.is_dir():
-            if not (folder / "config.json").is_file():
-                raise ValueError(
-                    f"model.path: {folder} has no config.json, so it is no Hugging Face model"
-                )
-            return folder
-        if self.path.startswith((".", "/", "~")) or self.path.count("/") > 1:
-            raise ValueError(f"model.path: there is no folder {folder}")
-        return self.path
+        folder = local_folder(self.path, "model.path")
+        if folder is not None and not (folder / "config.json").is_file():
+            raise ValueError(
+                f"model.path: {folder} is no Hugging Face model: it has no config.json"
+            )
+        return folder or self.path
 
     @contextmanager
     def _clear_errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, ConnectionError) as error:
-            if Path(self.path).expanduser().is_dir():
+        except (OSError, ConnectionError) as error:
+            if isinstance(self._location(), Path):
                 raise ValueError(
-                    f"model.path: no {what} could be read from {self.path}: {error}"
+                    f"model.path: {self.path} has no readable {what}: {first_line(error)}"
                 ) from error
             raise ValueError(
                 f"model.path: the hub's {self.path!r} could not be read. Is there no network, or "
-                "no such model? model.path may also be a local folder (config.json, model.safetensors, "
-                f"tokenizer.json). The hub's client said: {_first_line(error)}"
+                "no such model? A local folder (config.json, model.safetensors, tokenizer.json) "
+                f"serves as well. The hub's client said: {first_line(error)}"
             ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

@@ -112,7 +112,12 @@ class Speed(Callback):
         self._since: float | None = None  # the end of the step before, if nothing came between
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Counts the step that ends."""
         now = time.perf_counter()

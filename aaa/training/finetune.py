@@ -16,7 +16,7 @@ from aaa.data.task import Task
 from aaa.mask_statistics import MaskStatistics
 from aaa.masks import SparseMask
 from aaa.objective import Hinge, sparsity
-from aaa.sparsify import latest_masks, sparse_layers
+from aaa.sparse import latest_masks, sparse_layers
 from aaa.training.optimiser import linear_decay, parameter_groups
 from aaa.training.settings import TrainingSettings
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from aaa.sparsify import gate_parameters
+from aaa.sparse import gate_parameters
 from aaa.training.settings import TrainingSettings
 
 

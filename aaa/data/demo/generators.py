@@ -22,33 +22,35 @@ Event = tuple[tuple[str, str], ...]  # who, did, what: each a word and its synon
 
 
 def acceptability(rng: Random) -> Example:
-    """Does the verb agree with its subject? Like CoLA; 1 for acceptable.
+    """Do numbers agree? Like CoLA; 1 for acceptable.
 
-    ``near the old towers , the key behind the lamps is red today .`` Nouns after a preposition,
-    before the subject or between it and the verb, are of either number and decide nothing.
+    ``near these towers , this rusty key behind these lamps is red .`` What is wrong is either
+    one determiner next to its noun or (half) the verb, which may stand far from its subject. Nouns
+    after a preposition are of either number and the verb does not ask for theirs.
     """
-    acceptable = rng.random() < 0.5
-    number = rng.randrange(2)
+    acceptable, wrong_verb, number = rng.random() < 0.5, rng.random() < 0.5, rng.randrange(2)
+    num_before, num_behind = int(rng.random() < 0.3), rng.randrange(3)
+    num_nouns = num_before + 1 + num_behind
+    wrong_noun = None if acceptable or wrong_verb else rng.randrange(num_nouns)
     words = []
-    if rng.random() < 0.5:
-        words += [*_aside(rng), ","]
-    words += _noun_phrase(rng, number)
-    for _ in range(rng.randrange(4)):
-        words += _aside(rng)
-    words += [rng.choice(lexicon.VERBS)[number if acceptable else 1 - number]]
-    words += [rng.choice(lexicon.ADJECTIVES)]
+    for place in range(num_nouns):
+        if place == num_before:
+            words += _noun_phrase(rng, number, wrong_noun == place)
+        else:
+            words += [rng.choice(lexicon.PREPOSITIONS)]
+            words += _noun_phrase(rng, rng.randrange(2), wrong_noun == place)
+        words += [","] * (place < num_before)
+    verb_disagrees = wrong_verb and not acceptable
+    words += [rng.choice(lexicon.VERBS)[number ^ verb_disagrees], rng.choice(lexicon.ADJECTIVES)]
     if rng.random() < 0.8:
         words += [rng.choice(lexicon.ENDINGS)]
     return (_sentence(words),), int(acceptable)
 
 
-def _aside(rng: Random) -> list[str]:
-    return [rng.choice(lexicon.PREPOSITIONS), *_noun_phrase(rng, rng.randrange(2))]
-
-
-def _noun_phrase(rng: Random, number: int) -> list[str]:
-    adjective = [rng.choice(lexicon.ADJECTIVES)] if rng.random() < 0.4 else []
-    return ["the", *adjective, rng.choice(lexicon.NOUNS)[number]]
+def _noun_phrase(rng: Random, number: int, determiner_disagrees: bool) -> list[str]:
+    adjective = [rng.choice(lexicon.ADJECTIVES)] if rng.random() < 0.3 else []
+    determiner = lexicon.DETERMINERS[number ^ determiner_disagrees]
+    return [determiner, *adjective, rng.choice(lexicon.NOUNS)[number]]
 
 
 def polarity(rng: Random) -> Example:

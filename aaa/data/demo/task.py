@@ -74,7 +74,7 @@ class DemoTask(Task):
             if getattr(self, size) < 1:
                 raise ValueError(f"task.{size} must be 1 or more, not {getattr(self, size)}")
         kind = KINDS[self.kind]
-        object.__setattr__(self, "name", f"demo-{self.kind}")
+        object.__setattr__(self, "name", f"demo_{self.kind}")
         for attribute in ("columns", "num_labels", "metrics"):
             object.__setattr__(self, attribute, getattr(kind, attribute))
         super().__post_init__()
@@ -99,7 +99,9 @@ class DemoTask(Task):
         }
         return {
             split: Dataset.from_dict(
-                dict(zip(features, zip(*rows, strict=True), strict=True)), features=features
+                dict(zip(features, zip(*rows, strict=True), strict=True)),
+                features=features,
+                split=split,
             )
             for split, rows in splits.items()
         }

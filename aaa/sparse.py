@@ -61,7 +61,8 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
         model: an encoder, with or without a head. It is changed in place.
         pattern: for example ``Axis() | Local(2)``.
         executor: how attention is computed: ``dense`` (the reference), ``sdpa`` (PyTorch's fused
-            attention, for patterns that are not being learned) or ``auto``.
+            attention, for patterns that are not being learned) or ``auto``. Only ``dense`` can
+            return attention probabilities (``output_attentions=True``).
 
     Returns:
         The model it was given.
@@ -117,7 +118,7 @@ def latest_masks(model: nn.Module) -> list[SparseMask]:
 
 
 def gate_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that belong to patterns: they want a learning rate of their own and no decay."""
+    """The parameters that belong to patterns; they want their own learning rate and no decay."""
     return [parameter for layer in sparse_layers(model) for parameter in layer.parameters()]
 
 
@@ -136,18 +137,14 @@ def _attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The attention function that transformers calls in place of its own."""
     sparse = getattr(module, "sparse", None)
     if sparse is None:
         raise ValueError(
-            f"{type(module).__name__} was not there when the model was sparsified, so it has no pattern"
-        )
-    if sliding_window is not None:
-        raise ValueError(
-            f"{type(module).__name__} has a sliding window of its own, which cannot be combined with a pattern"
+            f"{type(module).__name__} has no pattern: it came after the call of sparsify, or its "
+            "model shares the config object of a sparsified one (give each a copy of its own)"
         )
     if attention_mask is None:
         keep_BN = torch.ones(query.shape[0], key.shape[2], dtype=torch.bool, device=query.device)

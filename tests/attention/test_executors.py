@@ -1,0 +1,240 @@
+"""``dense`` against attention written as loops; every other executor against ``dense``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aaa.attention import EXECUTORS, auto_attention
+from aaa.attention.dense import MAX_CLOSED_SCORE, dense_attention, masked_softmax
+from aaa.attention.sdpa import sdpa_attention
+from aaa.masks import SparseMask
+from aaa.patterns import Full, Global, LayerInput, Local, Random
+from tests import reference
+from tests.reference import keep_of
+
+HEADS, WIDTH, SCALING = 2, 4, 0.7
+FIXED = [Full(), Local(1), Local(0), Global(1), Local(1) | Global(1) | Random(4)]
+names = st.sampled_from(sorted(EXECUTORS))
+
+
+def random_mask(lengths: list[int], left: bool = False, seed: int = 0) -> SparseMask:
+    """Rows and columns that differ between heads and texts, and the main diagonal."""
+    keep_BN = keep_of(lengths, left)
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = torch.rand(2, len(lengths), HEADS, keep_BN.shape[1], generator=generator)
+    main_diagonal = torch.ones(1, 1, 1)
+    return SparseMask(keep_BN, (rows < 0.2).float(), (columns < 0.2).float(), main_diagonal)
+
+
+def inputs_for(
+    mask: SparseMask, seed: int = 0, scale: float = 1.0, requires_grad: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3, len(mask.keep_BN), HEADS, mask.keep_BN.shape[1], WIDTH)
+    query, key, value = torch.randn(shape, generator=generator)
+    query = query * scale
+    for tensor in (query, key, value):
+        tensor.requires_grad_(requires_grad)
+    return query, key, value
+
+
+def naive(mask: SparseMask, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The reference, head by head; rows of padding are 0."""
+    batch, _, num_tokens, _ = query.shape
+    cells = np.broadcast_to(mask.dense().numpy(), (batch, HEADS, num_tokens, num_tokens))
+    q, k, v = (x.double().numpy() for x in (query, key, value))
+    results = [
+        reference.attention(q[b, h], k[b, h], v[b, h], cells[b, h], SCALING)
+        for b in range(batch)
+        for h in range(HEADS)
+    ]
+    output, probabilities = (
+        torch.from_numpy(np.stack(part)) for part in zip(*results, strict=True)
+    )
+    return (
+        output.view(batch, HEADS, num_tokens, WIDTH),
+        probabilities.view(batch, HEADS, num_tokens, num_tokens),
+    )
+
+
+def close(actual: Tensor, expected: Tensor, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    torch.testing.assert_close(actual.double(), expected.double(), rtol=rtol, atol=atol)
+
+
+def real_rows(mask: SparseMask, tensor: Tensor) -> Tensor:
+    return tensor * mask.keep_BN[:, None, :, None]
+
+
+@given(
+    name=names,
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=3),
+    left=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_output_is_the_definitions(name: str, lengths: list[int], left: bool, seed: int) -> None:
+    mask = random_mask(lengths, left, seed)
+    inputs = inputs_for(mask, seed)
+    output, probabilities = EXECUTORS[name](*inputs, mask, scaling=SCALING)
+    expected_output, expected_probabilities = naive(mask, *inputs)
+    close(real_rows(mask, output), expected_output)
+    if probabilities is not None:
+        actual = real_rows(mask, probabilities)
+        close(actual, expected_probabilities)
+        assert (actual[mask.dense() == 0] == 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(EXECUTORS))
+@pytest.mark.parametrize("pattern", FIXED, ids=str)
+@pytest.mark.parametrize("left", [False, True])
+def test_fixed_patterns(name: str, pattern: Any, left: bool) -> None:
+    mask = pattern(LayerInput(keep_of([20, 3, 11], left)))
+    inputs = inputs_for(mask)
+    output, _ = EXECUTORS[name](*inputs, mask, scaling=SCALING)
+    close(output, dense_attention(*inputs, mask, scaling=SCALING)[0])
+    close(real_rows(mask, output), naive(mask, *inputs)[0])
+
+
+@pytest.mark.parametrize("name", sorted(EXECUTORS))
+def test_gradients_of_query_key_value(name: str) -> None:
+    mask = random_mask([6, 4])
+    inputs = inputs_for(mask, requires_grad=True)
+    weights = torch.randn(2, HEADS, 6, WIDTH)
+    gradients = []
+    for execute in (EXECUTORS[name], dense_attention):
+        output, _ = execute(*inputs, mask, scaling=SCALING)
+        gradients.append(torch.autograd.grad((real_rows(mask, output) * weights).sum(), inputs))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(EXECUTORS))
+@pytest.mark.parametrize("scale", [1e3, 1e4])
+def test_huge_scores_are_exact(name: str, scale: float) -> None:
+    mask = random_mask([9, 5])
+    inputs = inputs_for(mask, scale=scale)
+    output, _ = EXECUTORS[name](*inputs, mask, scaling=SCALING)
+    expected, probabilities = naive(mask, *inputs)
+    # float32 scores of 1e4 are only good to 1e-3, so near ties may lie apart by that much.
+    clear = (probabilities.amax(-1, keepdim=True) > 1 - 1e-9) & mask.keep_BN[:, None, :, None]
+    assert clear.sum() > 10
+    close(output * clear, expected * clear)
+    assert output.isfinite().all()
+
+
+@given(
+    scores=st.lists(st.integers(-10_000, 10_000), min_size=5, max_size=5),
+    cells=st.lists(st.booleans(), min_size=5, max_size=5).filter(any),
+)
+def test_masked_softmax_is_exact_whatever_the_closed_scores(
+    scores: list[int], cells: list[bool]
+) -> None:
+    actual = masked_softmax(torch.tensor([scores]).float(), torch.tensor([cells]).float())
+    highest = max(score for score, is_open in zip(scores, cells, strict=True) if is_open)
+    weights = [
+        math.exp(score - highest) if is_open else 0.0
+        for score, is_open in zip(scores, cells, strict=True)
+    ]
+    expected = torch.tensor([weights]) / sum(weights)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_masked_softmax_gradcheck(hard: bool) -> None:
+    scores = (torch.rand(2, 4, 6, dtype=torch.float64) * 4 - 2).requires_grad_()
+    cells = torch.rand(2, 4, 6, dtype=torch.float64)
+    if hard:  # scores differ by less than the bound, so that closed cells are exact as well
+        cells = (cells > 0.5).double()
+        cells[..., 0] = 1
+    assert torch.autograd.gradcheck(masked_softmax, (scores, cells.requires_grad_()))
+
+
+@pytest.mark.parametrize("gap", [1.0, MAX_CLOSED_SCORE + 1, 1e4])
+def test_gradient_of_a_closed_cell_is_bounded(gap: float) -> None:
+    scores = torch.tensor([0.0, -0.5, gap], requires_grad=True)
+    cells = torch.tensor([1.0, 1.0, 0.0], requires_grad=True)
+    values = torch.tensor([1.0, 2.0, -3.0])
+    probabilities = masked_softmax(scores, cells)
+    output = probabilities @ values
+    of_scores, of_cells = torch.autograd.grad(output, (scores, cells))
+    total = 1 + math.exp(-0.5)
+    counted = math.exp(min(gap, MAX_CLOSED_SCORE))
+    assert of_cells[2].item() == pytest.approx(counted / total * (-3 - output.item()), rel=1e-5)
+    assert of_scores[2] == 0
+    assert of_scores.sum().item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(EXECUTORS))
+def test_padding_alone_gives_no_nan(name: str) -> None:
+    keep_BN = keep_of([0, 3])
+    gates = torch.ones(2, 1, 3, requires_grad=name != "sdpa")
+    mask = SparseMask(keep_BN, gates, gates, torch.ones(1, 1, 1))
+    inputs = inputs_for(mask, requires_grad=True)
+    output, _ = EXECUTORS[name](*inputs, mask, scaling=SCALING)
+    output.sum().backward()
+    for tensor in (output, *(x.grad for x in (*inputs, gates) if x.requires_grad)):
+        assert tensor is not None
+        assert tensor.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(EXECUTORS))
+def test_rows_of_padding_see_no_padding(name: str) -> None:
+    mask = Local(0)(LayerInput(keep_of([4, 2])))
+    query, key, value = inputs_for(mask)
+    before, _ = EXECUTORS[name](query, key, value, mask, scaling=SCALING)
+    value[1, :, 2:] = 1e6
+    after, _ = EXECUTORS[name](query, key, value, mask, scaling=SCALING)
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("name", sorted(EXECUTORS))
+def test_dropout_keeps_the_expectation(name: str) -> None:
+    mask = random_mask([5])
+    inputs = inputs_for(mask)
+    expected, _ = EXECUTORS[name](*inputs, mask, scaling=SCALING)
+    repeated = [tensor.expand(20_000, -1, -1, -1) for tensor in inputs]
+    many = SparseMask(keep_of([5] * 20_000), mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK)
+    output, _ = EXECUTORS[name](*repeated, many, scaling=SCALING, dropout=0.3)
+    assert output.std(0).max() > 0.1
+    torch.testing.assert_close(output.mean(0, keepdim=True), expected, rtol=0, atol=0.04)
+
+
+def test_probabilities_are_those_before_dropout() -> None:
+    mask = random_mask([5])
+    inputs = inputs_for(mask)
+    _, plain = dense_attention(*inputs, mask, scaling=SCALING)
+    _, dropped = dense_attention(*inputs, mask, scaling=SCALING, dropout=0.5)
+    assert torch.equal(plain, dropped)
+    torch.testing.assert_close(plain.sum(-1), torch.ones(1, HEADS, 5))
+
+
+@pytest.mark.parametrize("name", sorted(EXECUTORS))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits(name: str, dtype: torch.dtype) -> None:
+    mask = random_mask([12, 7])
+    inputs = inputs_for(mask)
+    expected, _ = dense_attention(*inputs, mask, scaling=SCALING)
+    output, _ = EXECUTORS[name](*(x.to(dtype) for x in inputs), mask, scaling=SCALING)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_auto_and_sdpa_where_gates_are_learned() -> None:
+    rows = torch.ones(1, 1, 4, requires_grad=True)
+    mask = SparseMask(keep_of([4]), rows_BHN=rows)
+    inputs = inputs_for(mask)
+    output, _ = auto_attention(*inputs, mask, scaling=SCALING)
+    output.square().sum().backward()
+    assert rows.grad is not None
+    assert rows.grad.isfinite().all()
+    with pytest.raises(ValueError, match="'dense' or 'auto'"):
+        sdpa_attention(*inputs, mask, scaling=SCALING)
+    with torch.no_grad():
+        torch.testing.assert_close(sdpa_attention(*inputs, mask, scaling=SCALING)[0], output)

@@ -1,0 +1,269 @@
+"""Whole runs: figures, skipping, resuming after SIGKILL, several processes, failures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from aaa.experiments import run as run_module
+from aaa.experiments.plan import make_plan
+from aaa.experiments.result import RESULT, read_result
+from aaa.experiments.run import run
+from tests.experiments.conftest import Compose
+
+KEYS = {
+    "status", "task", "pattern", "seed", "score", "metrics", "sparsity", "sparsity_per_layer",
+    "steps", "examples_per_second", "wall_seconds", "peak_memory_bytes", "versions", "git_commit",
+    "hardware", "headline", "run_id", "cell_id", "sparsity_target",
+}  # fmt: skip
+
+
+def numbers(result: dict[str, Any] | None) -> dict[str, Any]:
+    """What must not depend on how the run came to its end."""
+    assert result is not None
+    names = ("score", "metrics", "sparsity", "sparsity_per_layer", "row_share", "column_share")
+    return {name: result[name] for name in names}
+
+
+def metrics_csv(directory: Path) -> list[list[str]]:
+    with (directory / "metrics.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+class TestOneRun:
+    def test_leaves_its_figures(self, compose: Compose) -> None:
+        outcome = run(compose())
+        result = outcome.result
+        assert result is not None
+        assert outcome.status == "finished"
+        assert result.keys() >= KEYS | {"row_share", "column_share"}
+        assert result["score"] == 100 * result["metrics"]["validation"][result["headline"]]
+        assert result["steps"] == 6
+        assert len(result["sparsity_per_layer"]) == len(result["row_share"]) == 3
+        assert result["sparsity"] == pytest.approx(sum(result["sparsity_per_layer"]) / 3)
+        assert result["config"]["names"] == {"model": "tiny", "pattern": "aaa"}
+        files = {path.name for path in outcome.directory.iterdir()} - {".lock"}
+        assert files == {"config.yaml", "metrics.csv", "model.safetensors", RESULT, "run.log"}
+
+    def test_keeps_its_gates(self, compose: Compose) -> None:
+        weights = load_file(run(compose()).directory / "model.safetensors")
+        assert sum("sparse.pattern" in name for name in weights) == 3 * 2 * 2  # rows, columns
+
+    def test_fixed_patterns_have_no_target_and_no_gates(self, compose: Compose) -> None:
+        result = run(compose("pattern=local2_global2")).result
+        assert result is not None
+        assert result["sparsity_target"] is None
+        assert "row_share" not in result
+
+    def test_same_seed_same_numbers_other_seed_others(
+        self, compose: Compose, tmp_path: Path
+    ) -> None:
+        first = run(compose()).result
+        again = run(compose(f"run.output_dir={tmp_path / 'again'}")).result
+        other = run(compose("seed=1")).result
+        assert numbers(first) == numbers(again) != numbers(other)
+
+    def test_curve_has_training_and_evaluation(self, compose: Compose) -> None:
+        header, *rows = metrics_csv(run(compose()).directory)
+        assert header == ["step", "name", "value"]
+        names = {row[1] for row in rows}
+        assert names >= {"train/loss", "train/rho", "train/alpha", "train/target"}
+        assert names >= {"validation/spearman", "validation/rho", "validation/rho_layer_0"}
+        assert {int(row[0]) for row in rows if row[1] == "train/loss"} == set(range(6))
+
+    @pytest.mark.parametrize(
+        "overrides",
+        [
+            ["training.precision=bf16-mixed"],
+            ["training.gradient_checkpointing=true"],
+            ["training.accumulate=2"],
+            ["training.max_steps=null", "training.max_epochs=1"],
+            ["training.warmup=0.5", "training.weight_decay=0.1"],
+            ["run.executor=dense"],
+            ["sparsity.alpha_schedule=linear", "sparsity.ramp=0"],
+            ["logger=tensorboard"],
+            ["logger=wandb"],
+        ],
+        ids=lambda overrides: overrides[0],
+    )
+    def test_every_setting_trains(self, compose: Compose, overrides: list[str]) -> None:
+        outcome = run(compose(*overrides))
+        assert outcome.status == "finished", outcome.result
+        assert (outcome.directory / "metrics.csv").exists()
+
+
+class TestAgain:
+    def test_finished_is_skipped(self, compose: Compose) -> None:
+        directory = run(compose()).directory
+        written = (directory / RESULT).stat().st_mtime_ns
+        again = run(compose())
+        assert again.status == "skipped"
+        assert numbers(again.result) == numbers(read_result(directory))
+        assert (directory / RESULT).stat().st_mtime_ns == written
+
+    def test_busy_is_left_alone(self, compose: Compose) -> None:
+        directory = make_plan(compose()).directory
+        directory.mkdir(parents=True)
+        with FileLock(directory / ".lock"):
+            assert run(compose()).status == "busy"
+        assert read_result(directory) is None
+
+    def test_failure_is_written_down_and_tried_again(
+        self, compose: Compose, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise RuntimeError("no such luck")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run_module, "_work", fail)
+            outcome = run(compose())
+        assert outcome.status == "failed"
+        result = read_result(outcome.directory)
+        assert result is not None
+        assert result["error"] == "RuntimeError: no such luck"
+        assert "in fail" in result["traceback"]
+        assert "no such luck" in (outcome.directory / "run.log").read_text()
+        assert run(compose()).status == "finished"
+
+
+class TestBeforeTraining:
+    def test_target_out_of_reach_says_what_is_reachable(self, compose: Compose) -> None:
+        with pytest.raises(ValueError, match=r"out of reach .* leaves rho at 0\.\d+ at the most"):
+            run(compose("sparsity.target=0.99"))
+
+    def test_texts_of_another_language(self, compose: Compose, tmp_path: Path) -> None:
+        folder = glue_folder(tmp_path, "rte", ["sentence1", "sentence2"])
+        with pytest.raises(ValueError, match=r"tokenizer of model=tiny does not know \d+%"):
+            run(compose("task=rte", f"data.path={folder}"))
+
+    def test_more_machines_need_a_launcher(self, compose: Compose) -> None:
+        with pytest.raises(ValueError, match="torchrun --nnodes 2"):
+            run(compose("training.num_nodes=2"))
+
+    def test_a_wrong_number_of_processes(
+        self, compose: Compose, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        with pytest.raises(ValueError, match="3 processes were started"):
+            run(compose())
+
+
+def glue_folder(tmp_path: Path, name: str, columns: list[str]) -> Path:
+    """A folder of GLUE's layout with forty rows of English that the demo does not know."""
+    import pyarrow
+    import pyarrow.parquet
+
+    folder = tmp_path / "glue"
+    (folder / name).mkdir(parents=True)
+    text = "Parliament ratified unprecedented legislation concerning fisheries"
+    table = pyarrow.table(
+        {column: [f"{text} {row}" for row in range(40)] for column in columns}
+        | {"label": [row % 2 for row in range(40)]}
+    )
+    lines = ["---", "configs:", f"- config_name: {name}", "  data_files:"]
+    for split in ("train", "validation"):
+        pyarrow.parquet.write_table(table, folder / name / f"{split}-00000-of-00001.parquet")
+        lines.append(f"  - {{split: {split}, path: {name}/{split}-*}}")
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    return folder
+
+
+def command(overrides: list[str]) -> list[str]:
+    return [sys.executable, "-m", "aaa", "finetune", *overrides]
+
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+class TestStopped:
+    """A run that is stopped ends with the numbers of one that never was."""
+
+    LONG = ("training.max_steps=40", "run.checkpoint_every=5")
+
+    def start(self, overrides: list[str], directory: Path, steps: int) -> subprocess.Popen[bytes]:
+        """Starts a run and waits until it has left a checkpoint and gone beyond ``steps``."""
+        process = subprocess.Popen(command(overrides), env=ONE_THREAD, stderr=subprocess.DEVNULL)
+        until = time.time() + 120
+        while time.time() < until and process.poll() is None:
+            if (directory / "last.ckpt").exists() and reached(directory) >= steps:
+                return process
+            time.sleep(0.01)
+        raise AssertionError(f"the run ended with {process.poll()} before step {steps}")
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    def test_and_resumed(
+        self,
+        compose: Compose,
+        small_overrides: list[str],
+        tmp_path: Path,
+        number: signal.Signals,
+    ) -> None:
+        torch.set_num_threads(1)
+        undisturbed = run(compose(*self.LONG, f"run.output_dir={tmp_path / 'undisturbed'}"))
+        overrides = [*small_overrides, *self.LONG]
+        directory = make_plan(compose(*self.LONG)).directory
+        process = self.start(overrides, directory, steps=7)
+        process.send_signal(number)
+        code = process.wait(60)
+        assert code == (-number if number == signal.SIGKILL else 128 + number)
+        assert read_result(directory) is None
+        again = subprocess.run(command(overrides), env=ONE_THREAD, capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+        assert "resuming from" in (directory / "run.log").read_text()
+        assert numbers(read_result(directory)) == numbers(undisturbed.result)
+        rows = metrics_csv(directory)
+        assert [row for row in rows if "train/loss" in row] == [
+            row for row in metrics_csv(undisturbed.directory) if "train/loss" in row
+        ]
+        assert not (directory / "last.ckpt").exists()
+
+
+def reached(directory: Path) -> int:
+    """The last step in metrics.csv."""
+    try:
+        return int(metrics_csv(directory)[-1][0])
+    except (FileNotFoundError, ValueError, IndexError):
+        return -1
+
+
+@pytest.mark.slow
+class TestTwoProcesses:
+    def test_evaluate_and_end_like_one(self, compose: Compose, tmp_path: Path) -> None:
+        """An evaluation set that two processes cannot share evenly gives the same figures."""
+        overrides = ["pattern=local2_global2", "task.num_validation=29", "training.max_steps=4"]
+        one = run(compose(*overrides, "training.batch_size=16")).result
+        two = run(compose(*overrides, "training.batch_size=8", "training.devices=2")).result
+        assert one is not None
+        assert two is not None
+        assert two["status"] == "finished", two
+        assert two["hardware"]["processes"] == 2
+        # The same global batches, no dropout in the tiny encoder: only sums are ordered otherwise.
+        assert two["metrics"]["validation"]["spearman"] == pytest.approx(
+            one["metrics"]["validation"]["spearman"], abs=1e-6
+        )
+        assert two["sparsity"] == pytest.approx(one["sparsity"], abs=1e-9)
+        assert json.dumps(two)
+
+    def test_in_a_multirun_each_job_has_one_directory(
+        self, small_overrides: list[str], tmp_path: Path
+    ) -> None:
+        sweep = ["-m", *small_overrides, "training.devices=2", "pattern=full,local2"]
+        done = subprocess.run(command(sweep), env=ONE_THREAD, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        results = [read_result(path) for path in (tmp_path / "outputs" / "runs").iterdir()]
+        assert sorted(result["pattern"] for result in results if result) == ["full", "local2"]
+        assert len(list((tmp_path / "outputs" / "sweeps").iterdir())) == 1

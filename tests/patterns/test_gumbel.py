@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from aaa.patterns.gumbel import gumbel_sigmoid
+
+TEMPERATURES = [0.3, 1.0, 2.0]
+
+
+def test_evaluation_has_no_noise() -> None:
+    logits = torch.tensor([-1e4, -1e-6, 0.0, 1e-6, 1e4], requires_grad=True)
+    gates = gumbel_sigmoid(logits, training=False)
+    assert gates.tolist() == [0, 0, 0, 1, 1]
+    assert not gates.requires_grad
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("logit", [-3.0, -0.5, 0.0, 2.0])
+def test_a_gate_is_open_with_probability_sigmoid(logit: float, temperature: float) -> None:
+    count = 40_000
+    gates = gumbel_sigmoid(torch.full((count,), logit), True, temperature)
+    expected = 1 / (1 + math.exp(-logit))
+    deviation = math.sqrt(expected * (1 - expected) / count)
+    assert gates.mean().item() == pytest.approx(expected, abs=4 * deviation)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_straight_through(temperature: float) -> None:
+    logits = torch.linspace(-4, 4, 101, requires_grad=True)
+    torch.manual_seed(5)
+    gates = gumbel_sigmoid(logits, True, temperature)
+    (gradient,) = torch.autograd.grad(gates.sum(), logits)
+
+    torch.manual_seed(5)  # the same noise: the quantile function of the logistic distribution
+    noise = torch.logit(torch.rand(101).double())
+
+    def soft(x: Tensor) -> Tensor:
+        return 1 / (1 + torch.exp(-(x + noise) / temperature))
+
+    exact = logits.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(soft(exact).sum(), exact)
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-3, atol=1e-5)
+    assert torch.equal(gates.detach().double(), (exact + noise > 0).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_values_and_gradients_stay_finite(dtype: torch.dtype) -> None:
+    logits = torch.tensor([-1e4, 0.0, 1e4], dtype=dtype).repeat(1000).requires_grad_()
+    gates = gumbel_sigmoid(logits, True, 0.1)
+    gates.sum().backward()
+    assert gates.dtype == torch.float32
+    assert set(gates.tolist()) == {0.0, 1.0}
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()

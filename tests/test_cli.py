@@ -1,0 +1,95 @@
+"""The command as people type it: help, errors and exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aaa import cli
+
+
+def aaa(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "aaa", *arguments], capture_output=True, text=True, cwd=cwd
+    )
+
+
+def test_help_is_quick_and_lists_the_commands() -> None:
+    started = time.perf_counter()
+    done = aaa("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("aaa finetune", "aaa table"))
+    assert time.perf_counter() - started < 2
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, aaa.cli; print({'torch', 'transformers', 'hydra'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_help_of_finetune_lists_choices() -> None:
+    done = aaa("finetune", "--help")
+    assert done.returncode == 0
+    assert "pattern: aaa, full, local1_global1_random2" in done.stdout
+    assert "sparsity" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["finetun"], "unknown command 'finetun'; known commands: finetune, table"),
+        (["finetune", "pattern=locla2"], "local2_global2"),
+        (["finetune", "task=colla"], "cola"),
+        (["finetune", "training.lerning_rate=1"], "lerning_rate"),
+        (["finetune", "training.max_steps"], "training.max_steps"),
+        (["finetune", "sparsity.target=1.5"], "sparsity.target"),
+        (["finetune", "sparsity.target=0.97"], "out of reach"),
+        (["finetune", "task=rte", "data.path=./nowhere"], "there is no folder './nowhere'"),
+        (["table", "nowhere"], "there is no folder nowhere"),
+    ],
+)
+def test_wrong_input_is_a_clear_message_and_exit_code_2(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    done = aaa(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("outputs/runs/*/result.json"))
+
+
+def test_no_network_is_said(tmp_path: Path) -> None:
+    """The tests' environment forbids the hub, so that the answer comes at once."""
+    done = aaa("finetune", "scale=small", "task=rte", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "nyu-mll/glue" in done.stderr or "MiniLM" in done.stderr
+    assert "no network" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_refused_job_does_not_stop_the_others(tmp_path: Path) -> None:
+    small = ["task.num_train=16", "task.num_validation=8", "training.max_steps=1"]
+    sweep = ["-m", *small, "run.progress=false", "sparsity.target=0.3,0.99"]
+    done = aaa("finetune", *sweep, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "sparsity.target=0.99 is out of reach" in done.stderr
+    assert len(list(tmp_path.glob("outputs/runs/*/result.json"))) == 1
+
+
+def test_an_unexpected_failure_exits_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from aaa.experiments import run as run_module
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(run_module, "_work", fail)
+    small = ["task.num_train=16", "task.num_validation=8", f"run.output_dir={tmp_path}"]
+    assert cli.finetune(small) == 1
+    assert "no such luck" in capsys.readouterr().err

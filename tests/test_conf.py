@@ -1,0 +1,132 @@
+"""Every shipped config composes, is instantiated, and trains for two batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from aaa.data.task import Task
+from aaa.experiments.configs import compose_config, config_folder
+from aaa.experiments.plan import make_plan
+from aaa.experiments.run import run
+from aaa.models import Encoder
+from aaa.patterns import Pattern
+
+
+def names(group: str) -> list[str]:
+    found = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+    assert found, f"conf/{group} is empty"
+    return found
+
+
+DEMO = [name for name in names("task") if name.startswith("demo_")]
+GLUE = [name for name in names("task") if not name.startswith("demo_")]
+
+
+def two_batches(tmp_path: Path, *overrides: str) -> dict[str, Any]:
+    config = compose_config(
+        [
+            "task.num_train=16", "task.num_validation=8", "training.max_steps=2",
+            "training.batch_size=8", "training.evaluations=1", "run.progress=false",
+            f"run.output_dir={tmp_path}", *overrides,
+        ]
+    )  # fmt: skip
+    outcome = run(config)
+    assert outcome.status == "finished", outcome.result
+    assert outcome.result is not None
+    return outcome.result
+
+
+def test_the_eight_tasks_of_the_paper_and_five_demo_tasks_are_there() -> None:
+    assert set(GLUE) == {"cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb"}
+    assert len(DEMO) == 5
+
+
+@pytest.mark.parametrize("pattern", names("pattern"))
+def test_every_pattern_trains(pattern: str, tmp_path: Path) -> None:
+    assert two_batches(tmp_path, f"pattern={pattern}")["pattern"] == pattern
+
+
+@pytest.mark.parametrize("task", DEMO)
+def test_every_demo_task_trains(task: str, tmp_path: Path) -> None:
+    assert two_batches(tmp_path, f"task={task}")["task"] == task
+
+
+@pytest.mark.parametrize("logger", names("logger"))
+def test_every_logger_logs(logger: str, tmp_path: Path) -> None:
+    two_batches(tmp_path, f"logger={logger}")
+
+
+@pytest.mark.parametrize("task", GLUE)
+def test_every_glue_task_is_instantiated(task: str) -> None:
+    config = compose_config(["scale=small", f"task={task}", "data.path=owner/data"])
+    built = instantiate(config.task)
+    assert isinstance(built, Task)
+    assert built.name == task
+    assert built.fingerprint() == "owner/data@main"
+
+
+PAPERS_METRIC = {
+    "mnli": "accuracy", "qqp": "f1", "qnli": "accuracy", "sst2": "accuracy", "cola": "matthews",
+    "stsb": "spearman", "mrpc": "f1", "rte": "accuracy",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "metric"), PAPERS_METRIC.items())
+def test_the_headline_is_the_papers_metric(task: str, metric: str) -> None:
+    assert instantiate(compose_config([f"task={task}"]).task).headline == metric
+
+
+@pytest.mark.parametrize("model", names("model"))
+def test_every_model_is_instantiated(model: str) -> None:
+    config = compose_config([f"model={model}"])
+    assert isinstance(instantiate(config.model), Encoder)
+    assert config.training.learning_rate > 0
+
+
+@pytest.mark.parametrize("scale", names("scale"))
+def test_every_scale_is_a_plan(scale: str) -> None:
+    plan = make_plan(compose_config([f"scale={scale}", "run.accelerator=cpu"]))
+    assert plan.settings.total_steps(100) > 0
+
+
+def test_the_papers_scale_is_the_papers() -> None:
+    settings = make_plan(compose_config(["scale=paper", "run.accelerator=cpu"])).settings
+    assert (settings.max_steps, settings.batch_size, settings.devices) == (30_000, 32, 4)
+
+
+def test_the_command_line_has_the_last_word() -> None:
+    config = compose_config(
+        ["scale=small", "model=tiny", "task=rte", "training.learning_rate=7e-5"]
+    )
+    assert (config.names.model, config.task.name) == ("tiny", "rte")
+    assert config.training.learning_rate == 7e-5
+
+
+def test_every_pattern_has_a_config_and_every_config_a_pattern() -> None:
+    """A pattern that no yaml names could be used by nobody."""
+    import aaa.patterns
+
+    classes = {
+        value.__name__
+        for value in vars(aaa.patterns).values()
+        if isinstance(value, type) and issubclass(value, Pattern)
+    } - {"Pattern", "Union"}
+    files = [(config_folder() / "pattern" / f"{name}.yaml") for name in names("pattern")]
+    named = {
+        target.rsplit(".", 1)[1]
+        for path in files
+        for target in _targets(OmegaConf.to_container(OmegaConf.load(path)))
+    } - {"union"}
+    assert named == classes
+
+
+def _targets(node: Any) -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    own = [node["_target_"]] if "_target_" in node else []
+    return own + [target for value in node.values() for target in _targets(value)]

@@ -1,0 +1,474 @@
+"""``sparsify`` on tiny random encoders of each family."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from aaa import (
+    Axis,
+    Full,
+    Global,
+    Local,
+    Pattern,
+    Random,
+    gate_parameters,
+    latest_masks,
+    sparsify,
+    sparsity,
+    sparsity_loss,
+)
+from aaa.patterns import LayerSite
+from aaa.sparse import sparse_layers
+from tests.reference import mask_cells
+
+Batch = dict[str, Tensor]
+EncoderFactory = Callable[..., Any]
+
+PATTERNS = [
+    Full(),
+    Local(1),
+    Global(1),
+    Local(1) | Global(1) | Random(4),
+    Random(1, reading="text"),
+    Axis(),
+    Axis() | Local(2),
+]
+EXECUTORS = ["dense", "sdpa", "auto"]
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def randomise_gates(model: nn.Module) -> None:
+    """Importance layers under which about half of the tokens are important."""
+    for parameter in gate_parameters(model):
+        parameter.data.normal_()
+
+
+@torch.no_grad()
+def hidden_states(model: Any, batch: Batch) -> Tensor:
+    return model.base_model(**batch).last_hidden_state
+
+
+def real(batch: Batch, tensor_BND: Tensor) -> Tensor:
+    return tensor_BND[batch["attention_mask"].bool()]
+
+
+def train_step(model: Any, batch: Batch, target: float = 0.9) -> tuple[float, float, list[Tensor]]:
+    """Loss, rho and all gradients of one step in training mode, the noise always the same."""
+    model.train()
+    torch.manual_seed(3)
+    labels = torch.zeros(len(batch["input_ids"]), dtype=torch.long)
+    loss = model(**batch, labels=labels).loss + sparsity_loss(model, target)
+    model.zero_grad()
+    loss.backward()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    return loss.item(), sparsity(model).item(), gradients
+
+
+# What it computes
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_full_is_the_original(
+    make_encoder: EncoderFactory, family: str, executor: str, batch: Batch
+) -> None:
+    original, model = make_encoder(family), make_encoder(family)
+    assert sparsify(model, Full(), executor) is model
+    for inputs in (batch, {"input_ids": batch["input_ids"]}):
+        expected, actual = original(**inputs).logits, model(**inputs).logits
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    assert sparsity(model) == 0
+
+
+def test_a_sparse_pattern_changes_the_output(
+    make_encoder: EncoderFactory, family: str, batch: Batch
+) -> None:
+    original, model = make_encoder(family), sparsify(make_encoder(family), Local(1))
+    difference = real(batch, hidden_states(model, batch) - hidden_states(original, batch))
+    assert difference.abs().max() > 1e-3
+
+
+def test_each_layer_attends_under_its_mask(make_encoder: EncoderFactory, batch: Batch) -> None:
+    model = sparsify(make_encoder(), Local(1) | Random(2), "dense")
+    attentions = model(**batch, output_attentions=True).attentions
+    keep_BN = batch["attention_mask"].bool()
+    for layer, attention_BHNN in enumerate(attentions):
+        pattern = (Local(1) | Random(2)).bind(LayerSite(layer, 2, 16, 2))
+        cells_BNN = torch.from_numpy(mask_cells(pattern, keep_BN))
+        for head in range(2):
+            opened = (attention_BHNN[:, head] > 0).float()[keep_BN]
+            assert torch.equal(opened.double(), cells_BNN.double()[keep_BN])
+
+
+def test_gates_read_what_enters_the_self_attention(
+    make_encoder: EncoderFactory, family: str, batch: Batch
+) -> None:
+    model = sparsify(make_encoder(family), Axis())
+    seen: list[Tensor] = []
+    sparse_layers(model)[0].pattern.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].hidden_BND)
+    )
+    states = model(**batch, output_hidden_states=True).hidden_states
+    if family == "MobileBert":  # the self-attention works in a bottleneck
+        assert seen[0].shape == (*batch["input_ids"].shape, 8)
+    else:
+        assert torch.equal(seen[0], states[0])
+
+
+@pytest.mark.parametrize("pattern", [Full(), Axis() | Local(2)], ids=str)
+def test_padding_never_leaks(
+    make_encoder: EncoderFactory, family: str, pattern: Pattern, batch: Batch
+) -> None:
+    model = sparsify(make_encoder(family), pattern)
+    randomise_gates(model)
+    padding = batch["attention_mask"] == 0
+    expected, rho = real(batch, hidden_states(model, batch)), sparsity(model)
+    if family != "Roberta":  # whose position ids count the tokens that are not <pad>
+        other = {**batch, "input_ids": batch["input_ids"].masked_fill(padding, 17)}
+        assert torch.equal(real(batch, hidden_states(model, other)), expected)
+    longer = {
+        "input_ids": nn.functional.pad(batch["input_ids"], (0, 5), value=1),
+        "attention_mask": nn.functional.pad(batch["attention_mask"], (0, 5)),
+    }
+    torch.testing.assert_close(real(longer, hidden_states(model, longer)), expected)
+    assert sparsity(model) == rho
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_batch_composition_changes_nothing(
+    make_encoder: EncoderFactory, pattern: Pattern, executor: str, batch: Batch
+) -> None:
+    model = sparsify(make_encoder(), pattern, executor)
+    randomise_gates(model)
+    together = hidden_states(model, batch)
+    rho_B = torch.stack([mask.sparsity() for mask in latest_masks(model)]).mean(0)
+    for row, length in enumerate(batch["attention_mask"].sum(-1).tolist()):
+        alone = {"input_ids": batch["input_ids"][row : row + 1, :length]}
+        states = hidden_states(model, alone)[0]
+        torch.testing.assert_close(states, together[row, :length], rtol=1e-4, atol=1e-5)
+        assert sparsity(model).item() == pytest.approx(rho_B[row].item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_left_padding(make_encoder: EncoderFactory, pattern: Pattern, batch: Batch) -> None:
+    model = sparsify(make_encoder(), pattern)
+    randomise_gates(model)
+    keep_BN = batch["attention_mask"].bool()
+    on_the_left = {
+        "input_ids": torch.ones_like(batch["input_ids"]),
+        "attention_mask": batch["attention_mask"].flip(-1),
+    }
+    on_the_left["input_ids"][keep_BN.flip(-1)] = batch["input_ids"][keep_BN]
+    positions = (on_the_left["attention_mask"].cumsum(-1) - 1).clamp_min(0)
+    expected = real(batch, hidden_states(model, batch))
+    actual = hidden_states(model, {**on_the_left, "position_ids": positions})
+    torch.testing.assert_close(real(on_the_left, actual), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_multiple_choice_and_other_heads(make_encoder: EncoderFactory, batch: Batch) -> None:
+    model = sparsify(make_encoder(head="ForMultipleChoice"), Local(2))
+    assert model(**{name: x.view(2, 2, -1) for name, x in batch.items()}).logits.shape == (2, 2)
+    model = sparsify(make_encoder(head="ForMaskedLM"), Local(2))
+    assert model(**batch).logits.shape[:2] == batch["input_ids"].shape
+
+
+def test_images(make_encoder: EncoderFactory) -> None:
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16}
+    config = transformers.ViTConfig(**shape, intermediate_size=32, patch_size=4)
+    torch.manual_seed(1)
+    original = transformers.ViTModel(config).eval()
+    model = sparsify(copy.deepcopy(original), Full())
+    images = {"pixel_values": torch.randn(2, 3, 16, 16)}
+    torch.testing.assert_close(hidden_states(model, images), hidden_states(original, images))
+
+
+def test_dropout_is_for_training_only(make_encoder: EncoderFactory, batch: Batch) -> None:
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.5}
+    model = sparsify(make_encoder(**dropout), Local(2))
+    first = hidden_states(model, batch)
+    assert torch.equal(hidden_states(model, batch), first)
+    model.train()
+    assert not torch.equal(hidden_states(model, batch), first)
+
+
+# The masks of the latest pass
+
+
+def test_one_mask_a_layer(make_encoder: EncoderFactory, family: str, batch: Batch) -> None:
+    model = sparsify(make_encoder(family, num_hidden_layers=3, n_layers=3), Axis() | Local(1))
+    for lengths in ([12, 9, 5, 1], [12, 9]):
+        hidden_states(model, {name: x[: len(lengths)] for name, x in batch.items()})
+        masks = latest_masks(model)
+        assert len(masks) == 3
+        assert all(mask.lengths_B.tolist() == lengths for mask in masks)
+    assert len(sparse_layers(model)) == (1 if family == "Albert" else 3)
+
+
+def test_masks_of_a_dense_or_fresh_model(make_encoder: EncoderFactory) -> None:
+    model = make_encoder()
+    with pytest.raises(ValueError, match="dense"):
+        latest_masks(model)
+    with pytest.raises(ValueError, match="not run"):
+        latest_masks(sparsify(model, Local(1)))
+
+
+def test_sparsity_is_the_mean_over_texts_and_layers(
+    make_encoder: EncoderFactory, batch: Batch
+) -> None:
+    model = sparsify(make_encoder(), Axis() | Local(1))
+    randomise_gates(model)
+    hidden_states(model, batch)
+    shares = []
+    for mask in latest_masks(model):
+        for cells_HNN, length in zip(mask.dense(), mask.lengths_B.tolist(), strict=True):
+            shares += [1 - cells_NN.sum().item() / length**2 for cells_NN in cells_HNN]
+    rho = sum(shares) / len(shares)
+    assert sparsity(model).item() == pytest.approx(rho, abs=1e-6)
+    for target in (rho + 0.1, rho - 0.1):
+        expected = 7 * max(0.0, target - rho)
+        assert sparsity_loss(model, target, 7).item() == pytest.approx(expected, abs=1e-5)
+
+
+# The model as an object
+
+
+def test_gates_are_parameters_and_state(make_encoder: EncoderFactory, batch: Batch) -> None:
+    model = sparsify(make_encoder(), Axis() | Local(2))
+    randomise_gates(model)
+    gates = {id(parameter) for parameter in gate_parameters(model)}
+    assert len(gates) == 2 * 4
+    assert gates <= {id(parameter) for parameter in model.parameters()}
+    assert sum(".sparse." in name for name in model.state_dict()) == 2 * 4
+    other = sparsify(make_encoder(), Axis() | Local(2))
+    assert not torch.equal(hidden_states(other, batch), hidden_states(model, batch))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(hidden_states(other, batch), hidden_states(model, batch))
+
+
+def test_fixed_patterns_add_nothing_to_the_state(make_encoder: EncoderFactory) -> None:
+    model = sparsify(make_encoder(), Local(1) | Global(1) | Random(1))
+    assert model.state_dict().keys() == make_encoder().state_dict().keys()
+    assert gate_parameters(model) == []
+
+
+def test_templates_are_not_shared(make_encoder: EncoderFactory, batch: Batch) -> None:
+    pattern = Axis()
+    first, second = (sparsify(make_encoder(), pattern) for _ in range(2))
+    expected = hidden_states(second, batch)
+    randomise_gates(first)
+    assert torch.equal(hidden_states(second, batch), expected)
+
+
+@pytest.mark.parametrize(
+    "copier", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+def test_copies_after_a_training_pass(
+    make_encoder: EncoderFactory, copier: Callable[[Any], Any], batch: Batch
+) -> None:
+    model = sparsify(make_encoder(**WITHOUT_DROPOUT), Axis() | Local(2))
+    randomise_gates(model)
+    train_step(model, batch)
+    twin = copier(model)
+    assert len(latest_masks(model)) == 2
+    with pytest.raises(ValueError, match="not run"):
+        latest_masks(twin)
+    assert torch.equal(hidden_states(twin.eval(), batch), hidden_states(model.eval(), batch))
+    before = hidden_states(model, batch)
+    for parameter in twin.parameters():
+        parameter.data.zero_()
+    assert torch.equal(hidden_states(model, batch), before)
+
+
+def test_two_models_of_one_config_object_do_not_go_wrong_silently(
+    make_encoder: EncoderFactory, batch: Batch
+) -> None:
+    model = make_encoder()
+    other = type(model)(model.config).eval()
+    sparsify(model, Local(1))
+    with pytest.raises(ValueError, match="no pattern"):
+        other(**batch)
+
+
+# Training
+
+
+@pytest.mark.parametrize("kwargs", [None, {"use_reentrant": False}], ids=str)
+@pytest.mark.parametrize("family", ["Bert", "Roberta"])
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+def test_gradient_checkpointing_changes_nothing(
+    make_encoder: EncoderFactory, family: str, kwargs: dict[str, bool] | None, batch: Batch
+) -> None:
+    model = sparsify(make_encoder(family, **WITHOUT_DROPOUT), Axis() | Local(2))
+    loss, rho, gradients = train_step(model, batch)
+    model.gradient_checkpointing_enable(kwargs)
+    assert model.is_gradient_checkpointing
+    torch.testing.assert_close(train_step(model, batch), (loss, rho, gradients))
+    assert len(latest_masks(model)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+def test_recomputation_in_backward_is_no_new_pass(
+    make_encoder: EncoderFactory, batch: Batch
+) -> None:
+    model = sparsify(make_encoder(), Axis() | Local(2)).train()
+    model.gradient_checkpointing_enable()
+    loss = model(**batch).logits.sum()
+    masks = latest_masks(model)
+    loss.backward()
+    assert all(one is other for one, other in zip(latest_masks(model), masks, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(make_encoder: EncoderFactory, dtype: torch.dtype, batch: Batch) -> None:
+    model = sparsify(make_encoder(**WITHOUT_DROPOUT), Axis() | Local(2))
+    expected, _, _ = train_step(model, batch)
+    with torch.autocast("cpu", dtype):
+        loss, rho, gradients = train_step(model, batch)
+    assert loss == pytest.approx(expected, rel=0.1)
+    assert 0 < rho < 0.5
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in gate_parameters(model))
+
+
+def test_a_bf16_model(make_encoder: EncoderFactory, batch: Batch) -> None:
+    model = sparsify(make_encoder(**WITHOUT_DROPOUT).bfloat16(), Axis() | Local(2))
+    assert {parameter.dtype for parameter in gate_parameters(model)} == {torch.float32}
+    _, _, gradients = train_step(model, batch)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_learns_a_task_and_reaches_its_target(make_encoder: EncoderFactory) -> None:
+    model = sparsify(make_encoder(num_labels=2), Axis() | Local(1)).train()
+    gates = gate_parameters(model)
+    rest = set(model.parameters()) - set(gates)
+    groups = [{"params": gates, "lr": 3e-2}, {"params": list(rest), "lr": 3e-3}]
+    optimiser, target, losses = torch.optim.Adam(groups), 0.6, []
+    generator = torch.Generator().manual_seed(4)
+    for step in range(150):
+        ids_BN = torch.randint(10, 60, (16, 12), generator=generator)
+        labels_B = torch.arange(16) % 2
+        ids_BN[labels_B == 1, 5] = 7  # the token to be found
+        loss = model(input_ids=ids_BN, labels=labels_B).loss
+        losses.append(loss.item())
+        (loss + sparsity_loss(model, target * min(1, step / 75))).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert sum(losses[-20:]) / 20 < 0.4 * sum(losses[:20]) / 20
+    assert sparsity(model).item() == pytest.approx(target, abs=0.1)
+    model.eval()(input_ids=ids_BN)
+    assert sparsity(model).item() > 0.45
+
+
+# What it refuses: by name, and without a change to the model
+
+
+def assert_still_dense(model: Any, before: str, batch: Batch, expected: Tensor) -> None:
+    assert model.config._attn_implementation == before
+    assert not sparse_layers(model)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert torch.equal(model(**batch)[0], expected)
+
+
+def test_families_that_cannot_be_served(
+    make_encoder: EncoderFactory, refused_family: str, batch: Batch
+) -> None:
+    model = make_encoder(refused_family)
+    before, expected = model.config._attn_implementation, model(**batch)[0]
+    with pytest.raises(ValueError, match=f"{refused_family}ForSequenceClassification"):
+        sparsify(model, Local(1))
+    assert_still_dense(model, before, batch, expected)
+
+
+def test_decoders(make_encoder: EncoderFactory, batch: Batch) -> None:
+    model = make_encoder(head="Model", is_decoder=True)
+    before, expected = model.config._attn_implementation, model(**batch)[0]
+    with pytest.raises(ValueError, match=r"BertModel.*decoder"):
+        sparsify(model, Local(1))
+    assert_still_dense(model, before, batch, expected)
+
+
+def test_relative_position_biases_are_not_lost() -> None:
+    shape = {"d_model": 16, "d_kv": 8, "num_layers": 2, "num_heads": 2, "d_ff": 32}
+    model = transformers.T5EncoderModel(transformers.T5Config(vocab_size=60, **shape)).eval()
+    with pytest.raises(ValueError, match="T5EncoderModel"):
+        sparsify(model, Local(1))
+
+
+class Unbindable(Pattern):
+    def bind(self, site: LayerSite) -> Pattern:
+        if site.layer:
+            raise ValueError("only the first layer")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("pattern", "executor", "message"),
+    [
+        (Local(1), "fast", "unknown executor 'fast'.*auto, dense, sdpa"),
+        ("local", "auto", "takes a pattern"),
+        (Unbindable(), "auto", "only the first layer"),
+    ],
+)
+def test_wrong_arguments(
+    make_encoder: EncoderFactory, pattern: Any, executor: str, message: str, batch: Batch
+) -> None:
+    model = make_encoder()
+    before, expected = model.config._attn_implementation, model(**batch)[0]
+    with pytest.raises(ValueError, match=message):
+        sparsify(model, pattern, executor)
+    assert_still_dense(model, before, batch, expected)
+
+
+def test_plain_modules() -> None:
+    with pytest.raises(ValueError, match="not Linear"):
+        sparsify(nn.Linear(2, 2), Local(1))
+
+
+def test_twice(make_encoder: EncoderFactory, batch: Batch) -> None:
+    model = sparsify(make_encoder(), Local(1))
+    expected = hidden_states(model, batch)
+    with pytest.raises(ValueError, match="sparse already"):
+        sparsify(model, Full())
+    assert torch.equal(hidden_states(model, batch), expected)
+
+
+def test_attention_masks_of_four_dimensions(make_encoder: EncoderFactory, batch: Batch) -> None:
+    model = sparsify(make_encoder(), Local(1))
+    with pytest.raises(ValueError, match=r"\(batch, tokens\)"):
+        model(batch["input_ids"], attention_mask=torch.ones(4, 1, 12, 12))
+
+
+def test_modes_of_modules_are_left_alone(make_encoder: EncoderFactory) -> None:
+    model = make_encoder().train()
+    model.bert.embeddings.eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    sparsify(model, Axis())
+    assert {name: model.get_submodule(name).training for name in modes} == modes
+    assert all(layer.training for layer in sparse_layers(model))
+
+
+def test_importing_the_library_imports_no_framework() -> None:
+    script = """
+import sys, time
+import torch, transformers.modeling_utils, transformers.masking_utils
+start = time.perf_counter()
+import aaa
+assert time.perf_counter() - start < 1.5, "import aaa is slow"
+heavy = ("pytorch_lightning", "lightning", "hydra", "omegaconf", "datasets", "wandb", "sklearn")
+found = [name for name in heavy if name in sys.modules]
+assert not found, found
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr

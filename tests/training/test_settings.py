@@ -1,0 +1,43 @@
+"""Steps from epochs, and the processes they count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aaa.training.settings import TrainingSettings
+
+
+def settings(**changes: Any) -> TrainingSettings:
+    values: dict[str, Any] = {
+        "learning_rate": 1e-3, "gate_learning_rate": 1e-2, "weight_decay": 0.0, "warmup": 0.0,
+        "clip": 1.0, "batch_size": 8, "accumulate": 1, "devices": 1, "num_nodes": 1,
+        "max_steps": None, "max_epochs": 3, "precision": "32-true",
+        "gradient_checkpointing": False, "evaluations": 1,
+    }  # fmt: skip
+    values.update(changes)
+    return TrainingSettings(**values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, 30),
+        ({"max_epochs": 0.5}, 5),
+        ({"accumulate": 4}, 8),
+        ({"max_steps": 7}, 7),
+        ({"max_epochs": 0.01}, 1),
+    ],
+)
+def test_total_steps(changes: dict[str, Any], steps: int) -> None:
+    assert settings(**changes).total_steps(batches_per_epoch=10) == steps
+
+
+def test_world_size() -> None:
+    assert settings(devices=4, num_nodes=2).world_size == 8
+
+
+def test_numbers_are_not_truth_values() -> None:
+    with pytest.raises(ValueError, match="learning_rate must be a number"):
+        settings(learning_rate=True)
