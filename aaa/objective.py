@@ -60,18 +60,22 @@ class Hinge:
         alpha: the factor of the hinge.
         alpha_schedule: ``constant``, or ``linear``: from 0 to ``alpha`` at half of training, then
             constant. These are the paper's two.
-        ramp: share of training in which the target itself rises linearly from 0; 0 for a target
-            that stands from the start, as in the paper. Ours: enforcing a high target at once
-            closes gates before the task can tell which ones matter.
+        margin: added to the target in training. The hinge has no force at its corner, so the task
+            keeps rho a little below it; the paper raises alpha instead until the target is met.
+        ramp_start, ramp_end: shares of training between which the target itself rises linearly
+            from 0; both 0 for a target that stands from the start, as in the paper. Ours:
+            enforcing a high target at once closes gates before the task can tell which matter.
 
     Raises:
         ValueError: naming the field that is out of range.
     """
 
     target: float | str
-    alpha: float = 10.0
+    alpha: float = 30.0
     alpha_schedule: AlphaSchedule = "constant"
-    ramp: float = 0.5
+    margin: float = 0.025
+    ramp_start: float = 0.0
+    ramp_end: float = 0.4
 
     def __post_init__(self) -> None:
         if isinstance(self.target, str):
@@ -91,8 +95,13 @@ class Hinge:
             raise ValueError(
                 f"unknown sparsity.alpha_schedule {self.alpha_schedule!r}; known: {known}"
             )
-        if not 0 <= self.ramp <= 1:
-            raise ValueError(f"sparsity.ramp is a share of training in [0, 1], not {self.ramp}")
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"sparsity.margin is a share of cells in [0, 1), not {self.margin}")
+        if not 0 <= self.ramp_start <= self.ramp_end <= 1:
+            raise ValueError(
+                "sparsity.ramp_start and sparsity.ramp_end are shares of training, 0 <= start <= "
+                f"end <= 1, not {self.ramp_start} and {self.ramp_end}"
+            )
 
     @property
     def matched_pattern(self) -> str | None:
@@ -100,9 +109,12 @@ class Hinge:
         return self.target.removeprefix("match:") if isinstance(self.target, str) else None
 
     def target_at(self, progress: float) -> float:
-        """The target at a share of training in [0, 1]."""
+        """What rho is held against at a share of training in [0, 1], the margin included."""
         assert not isinstance(self.target, str), "match:<pattern> was not resolved"
-        return self.target * min(1.0, progress / self.ramp) if self.ramp else self.target
+        full = min(1.0, self.target + self.margin)
+        if progress >= self.ramp_end:
+            return full
+        return full * max(0.0, progress - self.ramp_start) / (self.ramp_end - self.ramp_start)
 
     def alpha_at(self, progress: float) -> float:
         """The factor at a share of training in [0, 1]."""

@@ -14,11 +14,16 @@ from tests.conftest import EncoderFactory
 
 class TestSchedules:
     def test_ramp_rises_to_the_target_and_stays(self) -> None:
-        hinge = Hinge(target=0.8, ramp=0.5)
-        assert [hinge.target_at(p) for p in (0, 0.25, 0.5, 1)] == pytest.approx([0, 0.4, 0.8, 0.8])
+        hinge = Hinge(target=0.8, margin=0, ramp_start=0.2, ramp_end=0.6)
+        found = [hinge.target_at(progress) for progress in (0, 0.2, 0.4, 0.6, 1)]
+        assert found == pytest.approx([0, 0, 0.4, 0.8, 0.8])
 
     def test_no_ramp_is_the_papers(self) -> None:
-        assert Hinge(target=0.8, ramp=0).target_at(0.0) == 0.8
+        assert Hinge(target=0.8, margin=0, ramp_start=0, ramp_end=0).target_at(0.0) == 0.8
+
+    def test_margin_is_added_but_not_beyond_all_cells(self) -> None:
+        assert Hinge(target=0.8, margin=0.05).target_at(1.0) == pytest.approx(0.85)
+        assert Hinge(target=0.98, margin=0.05).target_at(1.0) == 1.0
 
     def test_linear_alpha_reaches_its_maximum_at_half(self) -> None:
         hinge = Hinge(target=0.8, alpha=6, alpha_schedule="linear")

@@ -66,6 +66,7 @@ class StopOnSignal(Callback):
     def __init__(self, resume_point: ResumePoint) -> None:
         self.resume_point = resume_point
         self._received: int | None = None
+        self._stopped_by: int | None = None  # once the checkpoint is written
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -75,17 +76,22 @@ class StopOnSignal(Callback):
                 self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stops here if a signal came in.
-
-        Raises:
-            Interrupted: after the checkpoint is written.
-        """
+        """Writes the checkpoint if a signal came in."""
         received = self._received
         if trainer.world_size > 1:
             received = trainer.strategy.broadcast(received)
         if received is not None and trainer.global_step < trainer.max_steps:
             self.resume_point.save(trainer)
-            raise Interrupted(trainer.global_step, received)
+            self._stopped_by = received
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Stops, now that the figures of the step before are logged.
+
+        Raises:
+            Interrupted: after the checkpoint is written.
+        """
+        if self._stopped_by is not None:
+            raise Interrupted(trainer.global_step, self._stopped_by)
 
     def restore(self) -> None:
         """Hands the signals back to whoever had them."""

@@ -92,7 +92,7 @@ class TestOneRun:
             ["training.max_steps=null", "training.max_epochs=1"],
             ["training.warmup=0.5", "training.weight_decay=0.1"],
             ["run.executor=dense"],
-            ["sparsity.alpha_schedule=linear", "sparsity.ramp=0"],
+            ["sparsity.alpha_schedule=linear", "sparsity.ramp_start=0", "sparsity.ramp_end=0"],
             ["logger=tensorboard"],
             ["logger=wandb"],
         ],
