@@ -84,6 +84,8 @@ def _run_hydra(config_name: str, arguments: list[str], task: Callable[[DictConfi
     set_up_logging()
     # Hydra then raises its errors instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # argparse wants the flag before or after all overrides, people type it anywhere.
+    arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
     sys.argv = [f"aaa {config_name}", *arguments]
     entry = hydra.main(
         version_base="1.3", config_path=str(config_folder()), config_name=config_name
