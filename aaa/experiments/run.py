@@ -19,6 +19,7 @@ from aaa.experiments.launch import check_world, is_launched, launch_workers, pro
 from aaa.experiments.plan import Plan, make_plan
 from aaa.experiments.prepare import Prepared, prepare
 from aaa.experiments.result import RESULT, is_finished, read_result, write_result
+from aaa.experiments.resume import check_resume_point
 
 log = logging.getLogger(__name__)
 
@@ -47,47 +48,42 @@ def run(config: DictConfig) -> Outcome:
     if is_finished(result):
         log.info("%s is finished already: %s", plan.title, plan.directory)
         return Outcome(plan.directory, "skipped", result)
+    prepared = prepare(plan)
+    check_resume_point(plan.directory, plan.run_id)
     plan.directory.mkdir(parents=True, exist_ok=True)
     try:
-        with _lock(plan):
-            return _attempt(plan)
+        with _lock(plan), _log_file(plan):
+            return _attempt(plan, prepared)
     except Timeout:
         log.warning("%s is being run by another process: %s", plan.title, plan.directory)
         return Outcome(plan.directory, "busy")
 
 
-def _attempt(plan: Plan) -> Outcome:
+def _attempt(plan: Plan, prepared: Prepared) -> Outcome:
     """Trains here or through workers; a failure is written down and returned, not raised."""
     started = time.time()
-    with _log_file(plan):
-        prepared = prepare(plan)  # its errors are the user's, and come before any result
-        if process_rank() == 0:
-            (plan.directory / RESULT).unlink(missing_ok=True)  # of an attempt that failed
-            OmegaConf.save(plan.config, plan.directory / "config.yaml", resolve=True)
-        try:
-            if plan.settings.world_size > 1 and not is_launched():
-                log.info(
-                    "%s in %d processes -> %s", plan.title, plan.settings.devices, plan.directory
-                )
-                signal_number = launch_workers(plan)
-            else:
-                log.info("%s -> %s", plan.title, plan.directory)
-                signal_number = _work(plan, prepared)
-        except Exception as error:
-            log.error("%s failed: %s", plan.title, error)
-            log.debug("traceback:", exc_info=error)  # to run.log alone
-            _write_failure(plan, error, time.time() - started)
+    first = process_rank() == 0
+    if first:
+        (plan.directory / RESULT).unlink(missing_ok=True)  # of an attempt that failed
+        OmegaConf.save(plan.config, plan.directory / "config.yaml", resolve=True)
+    log.info("%s -> %s", plan.title, plan.directory)
+    try:
+        if plan.settings.world_size > 1 and not is_launched():
+            signal_number = launch_workers(plan)
         else:
-            if signal_number is not None:
-                log.warning("%s was stopped; the same command resumes it", plan.title)
-                return Outcome(plan.directory, "interrupted", signal_number=signal_number)
-        if process_rank() > 0:
-            return Outcome(plan.directory, "finished")
-        result = read_result(plan.directory)
-        if result is None:
-            silent = RuntimeError("the workers ended without a result")
-            result = _write_failure(plan, silent, time.time() - started)
-        return Outcome(plan.directory, result["status"], result)
+            signal_number = _work(plan, prepared)
+        if signal_number is not None:
+            log.warning("%s was stopped; the same command resumes it", plan.title)
+            return Outcome(plan.directory, "interrupted", signal_number=signal_number)
+        if first and read_result(plan.directory) is None:
+            raise RuntimeError("the workers ended without a result")
+    except Exception as error:
+        log.error("%s failed: %s", plan.title, error)
+        log.debug("traceback:", exc_info=error)  # to run.log alone
+        if first:
+            write_result(plan.directory, _failure(plan, error, time.time() - started))
+    result = read_result(plan.directory)
+    return Outcome(plan.directory, result["status"] if result else "failed", result)
 
 
 def _work(plan: Plan, prepared: Prepared) -> int | None:
@@ -105,16 +101,13 @@ def _work(plan: Plan, prepared: Prepared) -> int | None:
     return None
 
 
-def _write_failure(plan: Plan, error: Exception, seconds: float) -> dict[str, Any]:
-    result = _description(plan) | {
+def _failure(plan: Plan, error: Exception, seconds: float) -> dict[str, Any]:
+    return _description(plan) | {
         "status": "failed",
         "error": f"{type(error).__name__}: {error}",
         "traceback": "".join(traceback.format_exception(error)),
         "wall_seconds": seconds,
     }
-    if process_rank() == 0:
-        write_result(plan.directory, result)
-    return result
 
 
 def _description(plan: Plan) -> dict[str, Any]:

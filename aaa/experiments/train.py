@@ -18,6 +18,7 @@ from aaa.experiments.console import quiet_libraries
 from aaa.experiments.environment import hardware, peak_memory_bytes, reset_peak_memory
 from aaa.experiments.plan import Plan
 from aaa.experiments.prepare import Prepared
+from aaa.experiments.resume import CHECKPOINT, OWNER
 from aaa.sparse import sparsify
 from aaa.training.callbacks import ResumePoint, Speed, StopOnSignal
 from aaa.training.data_module import TaskData
@@ -64,7 +65,9 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
         data.evaluation_splits,
         plan.config.seed,
     )
-    resume_point = ResumePoint(plan.directory, plan.config.run.checkpoint_every)
+    resume_point = ResumePoint(
+        plan.directory / CHECKPOINT, plan.config.run.checkpoint_every, {OWNER: plan.run_id}
+    )
     stop, speed = StopOnSignal(resume_point), Speed()
     trainer = _trainer(plan, total_steps, [speed, resume_point, stop])
     resume_from = resume_point.path if resume_point.path.exists() else None

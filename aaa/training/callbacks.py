@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,22 +25,24 @@ class ResumePoint(Callback):
     """Keeps ``last.ckpt``, the state of a run at its latest checkpoint, replaced atomically.
 
     Args:
-        folder: where it lies.
+        path: where it lies. It exists once a run has reached ``every_steps`` or was stopped.
         every_steps: optimiser steps from one to the next.
+        label: what a checkpoint says besides Lightning's state.
     """
 
-    def __init__(self, folder: Path, every_steps: int) -> None:
-        self.folder, self.every_steps = folder, every_steps
+    def __init__(self, path: Path, every_steps: int, label: Mapping[str, str]) -> None:
+        self.path, self.every_steps, self.label = path, every_steps, label
         self._saved_at = 0
-
-    @property
-    def path(self) -> Path:
-        """The checkpoint; it exists once a run has reached ``every_steps`` or was stopped."""
-        return self.folder / "last.ckpt"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed run's state is on disk already."""
         self._saved_at = trainer.global_step
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Writes the label."""
+        checkpoint.update(self.label)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Saves when it is time."""
@@ -48,7 +51,7 @@ class ResumePoint(Callback):
 
     def save(self, trainer: Trainer) -> None:
         """Saves now; all processes must call it."""
-        partial = self.folder / "last.ckpt.partial"
+        partial = self.path.with_suffix(".partial")
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
             partial.replace(self.path)

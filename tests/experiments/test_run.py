@@ -148,6 +148,20 @@ class TestBeforeTraining:
         with pytest.raises(ValueError, match=r"tokenizer of model=tiny does not know \d+%"):
             run(compose("task=rte", f"data.path={folder}"))
 
+    def test_checkpoint_of_another_config(self, compose: Compose) -> None:
+        directory = make_plan(compose()).directory
+        directory.mkdir(parents=True)
+        torch.save({"run_id": "somebody"}, directory / "last.ckpt")
+        with pytest.raises(ValueError, match=r"another config \(run somebody"):
+            run(compose())
+
+    def test_checkpoint_that_cannot_be_read(self, compose: Compose) -> None:
+        directory = make_plan(compose()).directory
+        directory.mkdir(parents=True)
+        (directory / "last.ckpt").write_bytes(b"half")
+        with pytest.raises(ValueError, match="cannot be read; delete it"):
+            run(compose())
+
     def test_more_machines_need_a_launcher(self, compose: Compose) -> None:
         with pytest.raises(ValueError, match="torchrun --nnodes 2"):
             run(compose("training.num_nodes=2"))

@@ -49,7 +49,7 @@ def test_noise_differs_by_seed_process_and_step() -> None:
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
-    stop = StopOnSignal(ResumePoint(tmp_path, every_steps=1))
+    stop = StopOnSignal(ResumePoint(tmp_path / "last.ckpt", every_steps=1, label={}))
     stop._on_signal(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
         stop._on_signal(signal.SIGINT, None)
