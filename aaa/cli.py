@@ -47,10 +47,14 @@ def finetune(arguments: list[str]) -> int:
         from aaa.experiments.run import run  # torch and transformers take seconds to import
 
         try:
-            outcomes.append(run(config))
+            outcome = run(config)
         except ValueError as error:  # one job's config is wrong: the others of a multirun go on
             refusals.append(str(error))
             print(f"aaa: {error}", file=sys.stderr)
+            return
+        if outcome.signal_number is not None:  # the whole multirun was meant
+            sys.exit(128 + outcome.signal_number)
+        outcomes.append(outcome)
 
     _run_hydra("finetune", arguments, task)
     return USER_ERROR if refusals else _conclude(outcomes)
@@ -117,9 +121,6 @@ def _conclude(outcomes: list[Outcome]) -> int:
     for outcome in outcomes:
         if outcome.result is not None:
             console.print(one_line(outcome.result), soft_wrap=True)
-    stopped = [outcome.signal_number for outcome in outcomes if outcome.signal_number is not None]
-    if stopped:
-        return 128 + stopped[-1]
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         console.print(f"see {outcome.directory / 'run.log'}", soft_wrap=True)

@@ -73,7 +73,7 @@ class Hinge:
     target: float | str
     alpha: float = 30.0
     alpha_schedule: AlphaSchedule = "constant"
-    margin: float = 0.025
+    margin: float = 0.01
     ramp_start: float = 0.0
     ramp_end: float = 0.4
 

@@ -245,6 +245,18 @@ class TestStopped:
         ]
         assert not (directory / "last.ckpt").exists()
 
+    def test_a_stopped_multirun_starts_no_further_job(
+        self, compose: Compose, small_overrides: list[str], tmp_path: Path
+    ) -> None:
+        directory = make_plan(compose(*self.LONG)).directory
+        sweep = ["-m", *small_overrides, *self.LONG, "pattern=aaa,full"]
+        process = self.start(sweep, directory, steps=7)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 128 + signal.SIGINT
+        assert [path.name for path in (tmp_path / "outputs" / "runs").iterdir()] == [
+            directory.name
+        ]
+
 
 def reached(directory: Path) -> int:
     """The last step in metrics.csv."""
