@@ -66,6 +66,10 @@ class Hinge:
             from 0; both 0 for a target that stands from the start, as in the paper. Ours:
             enforcing a high target at once closes gates before the task can tell which matter.
 
+        noise_start, noise_end: shares of training between which the gates' noise falls linearly
+            to none; 1 and 1 to keep it to the end, as in the paper. Ours: gates that are half open
+            under noise all open or all close without it, so that rho at evaluation is off.
+
     Raises:
         ValueError: naming the field that is out of range.
     """
@@ -76,6 +80,8 @@ class Hinge:
     margin: float = 0.01
     ramp_start: float = 0.0
     ramp_end: float = 0.4
+    noise_start: float = 1.0
+    noise_end: float = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.target, str):
@@ -97,11 +103,13 @@ class Hinge:
             )
         if not 0 <= self.margin < 1:
             raise ValueError(f"sparsity.margin is a share of cells in [0, 1), not {self.margin}")
-        if not 0 <= self.ramp_start <= self.ramp_end <= 1:
-            raise ValueError(
-                "sparsity.ramp_start and sparsity.ramp_end are shares of training, 0 <= start <= "
-                f"end <= 1, not {self.ramp_start} and {self.ramp_end}"
-            )
+        for name in ("ramp", "noise"):
+            start, end = getattr(self, f"{name}_start"), getattr(self, f"{name}_end")
+            if not 0 <= start <= end <= 1:
+                raise ValueError(
+                    f"sparsity.{name}_start and sparsity.{name}_end are shares of training, "
+                    f"0 <= start <= end <= 1, not {start} and {end}"
+                )
 
     @property
     def matched_pattern(self) -> str | None:
@@ -112,13 +120,22 @@ class Hinge:
         """What rho is held against at a share of training in [0, 1], the margin included."""
         assert not isinstance(self.target, str), "match:<pattern> was not resolved"
         full = min(1.0, self.target + self.margin)
-        if progress >= self.ramp_end:
-            return full
-        return full * max(0.0, progress - self.ramp_start) / (self.ramp_end - self.ramp_start)
+        return full * _risen(progress, self.ramp_start, self.ramp_end)
+
+    def noise_at(self, progress: float) -> float:
+        """The factor of the gates' noise at a share of training in [0, 1]."""
+        return 1.0 - _risen(progress, self.noise_start, self.noise_end)
 
     def alpha_at(self, progress: float) -> float:
         """The factor at a share of training in [0, 1]."""
         return self.alpha * (min(1.0, 2 * progress) if self.alpha_schedule == "linear" else 1.0)
+
+
+def _risen(progress: float, start: float, end: float) -> float:
+    """0 up to ``start``, 1 from ``end`` on, linear between."""
+    if progress >= end:
+        return 1.0
+    return max(0.0, progress - start) / (end - start)
 
 
 def sparsity_of_lengths(pattern: Pattern, lengths: Sequence[int], num_layers: int) -> float:

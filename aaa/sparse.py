@@ -122,6 +122,14 @@ def gate_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for layer in sparse_layers(model) for parameter in layer.parameters()]
 
 
+def scale_gate_noise(model: nn.Module, scale: float) -> None:
+    """Sets the factor of the noise with which gates are drawn in training (1 at the start)."""
+    for layer in sparse_layers(model):
+        for module in layer.modules():
+            if hasattr(module, "noise_scale"):
+                module.noise_scale = scale
+
+
 def _hand_over_hidden_states(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:

@@ -30,6 +30,7 @@ def losses(pattern: str, folder: Path) -> list[float]:
         "task.num_validation=20", "training.max_steps=20", "training.batch_size=8",
         "training.evaluations=1", "sparsity.target=0.5", "sparsity.ramp_start=0",
         "sparsity.ramp_end=0.5", "sparsity.alpha=10", "sparsity.margin=0",
+        "sparsity.noise_start=1", "sparsity.noise_end=1",
         "sparsity.alpha_schedule=constant", "run.log_every=1", "run.progress=false",
         "run.accelerator=cpu", f"run.output_dir={folder}",
     ]  # fmt: skip

@@ -21,6 +21,14 @@ class TestSchedules:
     def test_no_ramp_is_the_papers(self) -> None:
         assert Hinge(target=0.8, margin=0, ramp_start=0, ramp_end=0).target_at(0.0) == 0.8
 
+    def test_noise_falls_to_none(self) -> None:
+        hinge = Hinge(target=0.8, noise_start=0.5, noise_end=0.75)
+        found = [hinge.noise_at(progress) for progress in (0, 0.5, 0.625, 0.75, 1)]
+        assert found == pytest.approx([1, 1, 0.5, 0, 0])
+
+    def test_noise_stays_unless_told_otherwise(self) -> None:
+        assert [Hinge(target=0.8).noise_at(p) for p in (0, 0.5, 0.999)] == [1, 1, 1]
+
     def test_margin_is_added_but_not_beyond_all_cells(self) -> None:
         assert Hinge(target=0.8, margin=0.05).target_at(1.0) == pytest.approx(0.85)
         assert Hinge(target=0.98, margin=0.05).target_at(1.0) == 1.0

@@ -42,6 +42,7 @@ class Axis(Pattern):
         if temperature <= 0:
             raise ValueError(f"Axis temperature is above 0, not {temperature}")
         self.initial_logit, self.temperature = initial_logit, temperature
+        self.noise_scale = 1.0
 
     def bind(self, site: LayerSite) -> Pattern:
         bound = copy.deepcopy(self)
@@ -74,5 +75,5 @@ class Axis(Pattern):
             logits_BN1 = F.linear(
                 inputs.hidden_BND.float(), importance.weight.float(), importance.bias.float()
             )
-        gates_BN1 = gumbel_sigmoid(logits_BN1, self.training, self.temperature)
+        gates_BN1 = gumbel_sigmoid(logits_BN1, self.training, self.temperature, self.noise_scale)
         return (gates_BN1 * inputs.keep_BN.unsqueeze(-1)).transpose(1, 2)

@@ -16,7 +16,7 @@ from aaa.data.task import Task
 from aaa.mask_statistics import MaskStatistics
 from aaa.masks import SparseMask
 from aaa.objective import Hinge, sparsity
-from aaa.sparse import latest_masks, sparse_layers
+from aaa.sparse import latest_masks, scale_gate_noise, sparse_layers
 from aaa.training.optimiser import linear_decay, parameter_groups
 from aaa.training.settings import TrainingSettings
 
@@ -87,10 +87,12 @@ class FineTune(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """L_All of Eq. 10."""
         torch.manual_seed(_noise_seed(self.seed, self.global_rank, batch_idx))
+        progress = self.global_step / self.total_steps
+        if self.hinge is not None:
+            scale_gate_noise(self.model, self.hinge.noise_at(progress))
         loss = self._task_loss(self(batch), batch["labels"])
         shown: dict[str, Any] = {"loss": loss.detach()}
         if self.hinge is not None:
-            progress = self.global_step / self.total_steps
             alpha, target = self.hinge.alpha_at(progress), self.hinge.target_at(progress)
             rho = sparsity(self.model)
             loss = loss + alpha * torch.relu(target - rho)

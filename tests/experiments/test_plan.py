@@ -82,6 +82,7 @@ def test_id_of_weights_is_their_content(compose: Compose, tmp_path: Path) -> Non
         (["sparsity.alpha=0"], "sparsity.alpha"),
         (["sparsity.ramp_end=2"], "sparsity.ramp_start and sparsity.ramp_end"),
         (["sparsity.ramp_start=0.9"], "sparsity.ramp_start and sparsity.ramp_end"),
+        (["sparsity.noise_start=0.9", "sparsity.noise_end=0.5"], "sparsity.noise_start"),
         (["sparsity.margin=-1"], "sparsity.margin"),
         (["sparsity.alpha_schedule=cubic"], "known: constant, linear"),
         (["training.batch_size=0"], "training.batch_size must be 1 or more, not 0"),
