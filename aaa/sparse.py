@@ -126,7 +126,7 @@ def scale_gate_noise(model: nn.Module, scale: float) -> None:
     """Sets the factor of the noise with which gates are drawn in training (1 at the start)."""
     for layer in sparse_layers(model):
         for module in layer.modules():
-            if hasattr(module, "noise_scale"):
+            if isinstance(module, Pattern):
                 module.noise_scale = scale
 
 

@@ -28,7 +28,7 @@ from aaa import (
     sparsity_loss,
 )
 from aaa.patterns import LayerSite
-from aaa.sparse import sparse_layers
+from aaa.sparse import scale_gate_noise, sparse_layers
 from tests.reference import mask_cells
 
 Batch = dict[str, Tensor]
@@ -472,3 +472,21 @@ assert not found, found
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_gates_without_noise_are_those_of_evaluation(
+    make_encoder: Callable[..., Any], batch: dict[str, Tensor]
+) -> None:
+    model = sparsify(make_encoder(), Axis() | Local(1))
+    with torch.no_grad():
+        for parameter in gate_parameters(model):
+            parameter.normal_()
+    model(**batch)
+    evaluated = float(sparsity(model).detach())
+    model.train()
+    scale_gate_noise(model, 0.0)
+    model(**batch)
+    assert abs(float(sparsity(model).detach()) - evaluated) < 0.05  # dropout moves few gates
+    scale_gate_noise(model, 1.0)
+    model(**batch)
+    assert float(sparsity(model).detach()) != evaluated

@@ -23,6 +23,7 @@ from aaa.sparse import sparsify
 from aaa.training.callbacks import ResumePoint, Speed, StopOnSignal
 from aaa.training.data_module import TaskData
 from aaa.training.finetune import FineTune
+from aaa.training.loggers import close_loggers
 from aaa.training.progress import TrainingBar
 
 log = logging.getLogger(__name__)
@@ -75,9 +76,10 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
         log.info("resuming from %s", resume_from)
     try:
         trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
+        trainer.validate(module, data, verbose=False)
     finally:
         stop.restore()
-    trainer.validate(module, data, verbose=False)
+        close_loggers(trainer.loggers)
     if trainer.is_global_zero:
         save_model(model, str(plan.directory / WEIGHTS))
         resume_point.path.unlink(missing_ok=True)  # a finished run has no place to come back to

@@ -42,7 +42,6 @@ class Axis(Pattern):
         if temperature <= 0:
             raise ValueError(f"Axis temperature is above 0, not {temperature}")
         self.initial_logit, self.temperature = initial_logit, temperature
-        self.noise_scale = 1.0
 
     def bind(self, site: LayerSite) -> Pattern:
         bound = copy.deepcopy(self)

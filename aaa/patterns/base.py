@@ -44,6 +44,8 @@ class Pattern(nn.Module):
     ``bind`` makes one layer's copy of it with its gates.
     """
 
+    noise_scale: float = 1.0  # of the noise with which gates are drawn in training
+
     def bind(self, site: LayerSite) -> Pattern:
         """A copy of this pattern for one self-attention, with the parameters it needs there."""
         return copy.deepcopy(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,6 +83,13 @@ def csv_logger(run_id: str, directory: Path) -> list[Logger]:
 def tensorboard_logger(run_id: str, directory: Path) -> list[Logger]:
     """TensorBoard's event files beside ``metrics.csv``."""
     return [CsvLogger(directory), TensorBoardLogger(directory, name="", version="tensorboard")]
+
+
+def close_loggers(loggers: Iterable[Logger]) -> None:
+    """Ends what stays open otherwise: the next job of a multirun would log into this W&B run."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
 
 
 def wandb_logger(

@@ -104,6 +104,15 @@ class TestOneRun:
         assert (outcome.directory / "metrics.csv").exists()
 
 
+def test_runs_of_one_process_are_runs_of_their_own_at_wandb(compose: Compose) -> None:
+    """W&B's run id is ours; without an explicit end, the second would go on in the first."""
+    for overrides in (["pattern=local2"], ["pattern=full"]):
+        outcome = run(compose("logger=wandb", "training.max_steps=2", *overrides))
+        [folder] = (outcome.directory / "wandb").glob("offline-run-*")
+        assert folder.name.endswith(outcome.directory.name)
+        assert list(folder.glob(f"run-{outcome.directory.name}.wandb"))
+
+
 class TestAgain:
     def test_finished_is_skipped(self, compose: Compose) -> None:
         directory = run(compose()).directory
