@@ -30,7 +30,7 @@ demo: setup ## Fine-tune under four patterns on five generated tasks, then print
 
 .PHONY: test
 test: setup ## Run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --cov=aaa --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 .PHONY: check
 check: setup ## Lint, format check and type check

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
-os.environ.update(WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false")
+os.environ.update(WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 
 from collections.abc import Callable
 from typing import Any
