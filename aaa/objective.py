@@ -135,7 +135,7 @@ def _risen(progress: float, start: float, end: float) -> float:
     """0 up to ``start``, 1 from ``end`` on, linear between."""
     if progress >= end:
         return 1.0
-    return max(0.0, progress - start) / (end - start)
+    return (progress - start) / (end - start) if progress > start else 0.0
 
 
 def sparsity_of_lengths(pattern: Pattern, lengths: Sequence[int], num_layers: int) -> float:
