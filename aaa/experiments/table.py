@@ -108,11 +108,14 @@ def markdown(table: Table) -> str:
 
 def show(table: Table, console: Console) -> None:
     """The table on a terminal."""
-    rich = RichTable(title=table.title, caption=f"{table.seeds()}; ρ and score in percent")
-    for number, head in enumerate(table.header()):
-        rich.add_column(head, justify="right" if number else "left", no_wrap=True)
-    for line in table.lines():
-        rich.add_row(*line)
+    caption = f"{table.seeds()}; score above ρ, both in percent"
+    rich = RichTable(title=table.title, caption=caption, show_lines=True)
+    rich.add_column("pattern", overflow="fold")
+    for task in table.tasks:  # one column a task: eight of them must fit a terminal
+        rich.add_column(task, justify="right", overflow="fold")
+    for name, *figures in table.lines():
+        pairs = zip(figures[::2], figures[1::2], strict=True)
+        rich.add_row(name, *(f"{score}\nρ {rho}" for rho, score in pairs))
     console.print(rich)
 
 
