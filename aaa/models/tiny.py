@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from aaa.data.demo.lexicon import vocabulary
+from aaa.fingerprint import hash_json
 from aaa.models.encoder import Encoder
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -133,7 +133,7 @@ class TinyEncoder(Encoder):
 
     def fingerprint(self) -> str:
         """What decides the model before training (but the seed): sizes, words, initialisation."""
-        words = hashlib.sha256(" ".join(vocabulary()).encode()).hexdigest()[:12]
+        words = hash_json(vocabulary())[:12]
         return (
             f"tiny-v{INITIALISATION_VERSION}-{self.hidden_size}x{self.layers}"
             f"-heads{self.heads}-positions{self.max_position_embeddings}-words{words}"
