@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+DISTANCES_AT_ONCE = 16
+
 
 @dataclass(frozen=True)
 class SparseMask:
@@ -30,6 +32,9 @@ class SparseMask:
             distances of K and beyond are closed.
         edges_BE2: single cells (i, j), constant, without gradient; -1 fills up. An edge that
             is listed twice in one sample must not occur (``|`` takes care of it).
+        window: the reach of an encoder that attends locally by itself: cells with
+            ``|i - j| > window`` are closed whatever the parts say, and count as closed. None for
+            an encoder in which every token may attend to every token.
 
     The leading dimensions of each gate may be 1 (the same for all samples, or for all heads).
     """
@@ -39,6 +44,7 @@ class SparseMask:
     columns_BHN: Tensor | None = None
     diagonals_BHK: Tensor | None = None
     edges_BE2: Tensor | None = None
+    window: int | None = None
 
     @property
     def lengths_B(self) -> Tensor:
@@ -52,13 +58,18 @@ class SparseMask:
         return torch.is_grad_enabled() and any(g is not None and g.requires_grad for g in gates)
 
     def __or__(self, other: SparseMask) -> SparseMask:
-        """The cells that either mask opens (the OR of Eq. 8). Both must be of the same batch."""
+        """The cells that either mask opens (the OR of Eq. 8).
+
+        Both must be of the same batch and layer.
+        """
+        assert self.window == other.window, "a union of masks of two windows is no SparseMask"
         return SparseMask(
             keep_BN=self.keep_BN,
             rows_BHN=_either(self.rows_BHN, other.rows_BHN),
             columns_BHN=_either(self.columns_BHN, other.columns_BHN),
             diagonals_BHK=_either(self.diagonals_BHK, other.diagonals_BHK),
             edges_BE2=_either_edges(self.edges_BE2, other.edges_BE2, self.keep_BN.shape[-1]),
+            window=self.window,
         )
 
     def dense(self) -> Tensor:
@@ -74,7 +85,10 @@ class SparseMask:
             closed = closed * (1 - self._diagonals_dense(num_tokens))
         if self.edges_BE2 is not None:
             closed = closed * (1 - self._edges_dense(num_tokens)).unsqueeze(1)
-        return (1 - closed) * keep_BN[:, None, :, None] * keep_BN[:, None, None, :]
+        cells = (1 - closed) * keep_BN[:, None, :, None] * keep_BN[:, None, None, :]
+        if self.window is not None:
+            cells = cells * (_distances(num_tokens, cells.device) <= self.window)
+        return cells
 
     def kept_cells(self) -> Tensor:
         """|B^S| of Eq. 9, float of shape (B, H), differentiable in the gates.
@@ -82,20 +96,16 @@ class SparseMask:
         By inclusion and exclusion over the parts, so in O(N K + E) and never N x N. Exact for
         gates of 0 and 1, and equal to ``dense().sum()`` for any others.
         """
-        keep_BN = self.keep_BN.float()
-        free_rows, free_columns = keep_BN.unsqueeze(1), keep_BN.unsqueeze(1)
-        if self.rows_BHN is not None:
-            free_rows = free_rows * (1 - self.rows_BHN)
-        if self.columns_BHN is not None:
-            free_columns = free_columns * (1 - self.columns_BHN)
-        lengths_B1 = self.lengths_B.float().unsqueeze(-1)
-        num_free_rows, num_free_columns = free_rows.sum(-1), free_columns.sum(-1)
-        # Not N^2 - rows * columns: float32 would round the difference of two large numbers.
-        kept_BH = (lengths_B1 - num_free_rows) * lengths_B1
-        kept_BH = kept_BH + num_free_rows * (lengths_B1 - num_free_columns)
-        free_rows, free_columns = torch.broadcast_tensors(free_rows, free_columns)
+        keep_B1N = self.keep_BN.float().unsqueeze(1)
+        rows = keep_B1N * (0 if self.rows_BHN is None else self.rows_BHN)
+        columns = keep_B1N * (0 if self.columns_BHN is None else self.columns_BHN)
+        free_rows, free_columns = torch.broadcast_tensors(keep_B1N - rows, keep_B1N - columns)
+        # Not all cells less the closed ones: float32 would round the difference of large numbers.
+        kept_BH = (rows * self._in_reach(keep_B1N)).sum(-1)
+        kept_BH = kept_BH + (free_rows * self._in_reach(columns)).sum(-1)
         if self.diagonals_BHK is not None:
-            free_BHK = _cells_by_distance(free_rows, free_columns, self.diagonals_BHK.shape[-1])
+            num_diagonals = self._num_diagonals_in_reach
+            free_BHK = _cells_by_distance(free_rows, free_columns, num_diagonals)
             kept_BH = kept_BH + (free_BHK * self.diagonals_BHK[..., : free_BHK.shape[-1]]).sum(-1)
         if self.edges_BE2 is not None:
             kept_BH = kept_BH + self._edges_alone(free_rows, free_columns)
@@ -106,10 +116,25 @@ class SparseMask:
         lengths_B1 = self.lengths_B.clamp_min(1).float().unsqueeze(-1)
         return (1 - self.kept_cells() / lengths_B1**2).mean(-1)
 
+    def _in_reach(self, gates_BHN: Tensor) -> Tensor:
+        """For each token the sum of the gates within the window; (B, H, 1) where there is none."""
+        if self.window is None:
+            return gates_BHN.sum(-1, keepdim=True)
+        num_tokens = gates_BHN.shape[-1]
+        positions = torch.arange(num_tokens, device=gates_BHN.device)
+        sums = F.pad(gates_BHN.cumsum(-1), (1, 0))
+        ends = (positions + self.window + 1).clamp_max(num_tokens)
+        return sums[..., ends] - sums[..., (positions - self.window).clamp_min(0)]
+
+    @property
+    def _num_diagonals_in_reach(self) -> int:
+        assert self.diagonals_BHK is not None
+        num_diagonals = self.diagonals_BHK.shape[-1]
+        return num_diagonals if self.window is None else min(num_diagonals, self.window + 1)
+
     def _diagonals_dense(self, num_tokens: int) -> Tensor:
         assert self.diagonals_BHK is not None
-        positions = torch.arange(num_tokens, device=self.keep_BN.device)
-        distances_NN = (positions[:, None] - positions[None, :]).abs()
+        distances_NN = _distances(num_tokens, self.keep_BN.device)
         num_diagonals = self.diagonals_BHK.shape[-1]
         return F.pad(self.diagonals_BHK, (0, 1))[..., distances_NN.clamp_max(num_diagonals)]
 
@@ -137,12 +162,20 @@ class SparseMask:
             -1, columns_BHE.clamp_min(0)
         )
         alone_BHE = alone_BHE * (rows_BHE >= 0)
+        if self.window is not None:
+            alone_BHE = alone_BHE * ((rows_BHE - columns_BHE).abs() <= self.window)
         if self.diagonals_BHK is not None:
             num_diagonals = self.diagonals_BHK.shape[-1]
             distance_BHE = (rows_BHE - columns_BHE).abs().clamp_max(num_diagonals)
             padded = F.pad(self.diagonals_BHK, (0, 1)).expand(*distance_BHE.shape[:2], -1)
             alone_BHE = alone_BHE * (1 - padded.gather(-1, distance_BHE))
         return alone_BHE.sum(-1)
+
+
+def _distances(num_tokens: int, device: torch.device) -> Tensor:
+    """``|i - j|`` of each cell, (N, N)."""
+    positions = torch.arange(num_tokens, device=device)
+    return (positions[:, None] - positions[None, :]).abs()
 
 
 def _either(left: Tensor | None, right: Tensor | None) -> Tensor | None:
@@ -172,11 +205,16 @@ def _either_edges(left: Tensor | None, right: Tensor | None, num_tokens: int) ->
 
 def _cells_by_distance(free_rows: Tensor, free_columns: Tensor, num_diagonals: int) -> Tensor:
     """For each distance k < K, the sum of row_i * column_j over |i - j| = k; shape (B, H, K)."""
-    num_tokens = free_rows.shape[-1]
-    cells = []
-    for distance in range(min(num_diagonals, num_tokens)):
-        split = num_tokens - distance
-        above = (free_rows[..., :split] * free_columns[..., distance:]).sum(-1)
-        below = (free_rows[..., distance:] * free_columns[..., :split]).sum(-1)
-        cells.append(above + below if distance else above)
-    return torch.stack(cells, dim=-1)
+    num_diagonals = min(num_diagonals, free_rows.shape[-1])
+    blocks = []
+    # A few at a time: one by one they are many small operations, all at once they are N x K cells.
+    for start in range(0, num_diagonals, DISTANCES_AT_ONCE):
+        count = min(DISTANCES_AT_ONCE, num_diagonals - start)
+        rows_BHNK, columns_BHNK = (
+            F.pad(free[..., start:], (0, start + count - 1)).unfold(-1, count, 1)
+            for free in (free_rows, free_columns)
+        )
+        above_BHNK = free_rows.unsqueeze(-1) * columns_BHNK
+        blocks.append((above_BHNK + free_columns.unsqueeze(-1) * rows_BHNK).sum(-2))
+    cells_BHK = torch.cat(blocks, dim=-1)
+    return torch.cat([cells_BHK[..., :1] / 2, cells_BHK[..., 1:]], dim=-1)  # 0 is above and below

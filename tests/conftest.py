@@ -12,52 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from hypothesis import settings
+
+from tests.encoders import REFUSED, SERVED, VOCABULARY, build
 
 torch.set_num_threads(1)
 settings.register_profile("aaa", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("aaa")
-
-VOCABULARY = 60
-SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 64,
-    "num_labels": 3,
-}
-DISTILBERT = {
-    "vocab_size": VOCABULARY,
-    "dim": 16,
-    "n_layers": 2,
-    "n_heads": 2,
-    "hidden_dim": 32,
-    "max_position_embeddings": 64,
-    "num_labels": 3,
-}
-# A trigram embedding mixes padding into the last real token before any attention.
-MOBILEBERT = {"embedding_size": 8, "intra_bottleneck_size": 8, "trigram_input": False}
-MODERNBERT = {f"{name}_token_id": 1 for name in ("bos", "eos", "cls", "sep", "pad")}
-
-# Model family -> its class with a classification head, without "ForSequenceClassification".
-SERVED: dict[str, dict[str, Any]] = {
-    "Bert": SHAPE,
-    "Roberta": SHAPE,
-    "DistilBert": DISTILBERT,
-    "Electra": {**SHAPE, "embedding_size": 16},
-    "Albert": {**SHAPE, "embedding_size": 8},
-    "MobileBert": {**SHAPE, **MOBILEBERT},
-}
-REFUSED: dict[str, dict[str, Any]] = {
-    "DebertaV2": SHAPE,
-    "MPNet": SHAPE,
-    "ConvBert": {**SHAPE, "embedding_size": 16},
-    "ModernBert": {**SHAPE, **MODERNBERT},
-    "GPT2": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 2, "num_labels": 3},
-}
 
 EncoderFactory = Callable[..., Any]
 
@@ -72,28 +33,14 @@ def make_encoder() -> EncoderFactory:
     """Makes a tiny random classifier in eval mode, the same whenever the arguments are."""
 
     def make(family: str = "Bert", head: str = "ForSequenceClassification", **changes: Any) -> Any:
-        shape = {**SERVED, **REFUSED}[family]
-        config = getattr(transformers, f"{family}Config")(**{**shape, **changes})
-        if family == "GPT2":
-            config.pad_token_id = config.bos_token_id = config.eos_token_id = 0
-        torch.manual_seed(1)
-        model = getattr(transformers, f"{family}{head}")(config)
-        with torch.no_grad():  # the usual start, 0.02, leaves attention nearly uniform
-            for name, parameter in model.named_parameters():
-                if parameter.dim() == 2 and "mbedding" not in name:
-                    parameter.normal_(std=0.3)
-        return model.eval()
+        shape = SERVED[family] if family in SERVED else REFUSED[family][0]
+        return build(family, {**shape, **changes}, head)
 
     return make
 
 
 @pytest.fixture(params=SERVED)
 def family(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(params=REFUSED)
-def refused_family(request: pytest.FixtureRequest) -> str:
     return request.param
 
 

@@ -14,14 +14,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aaa.masks import SparseMask
-from aaa.patterns import Global, LayerInput, Local
+from aaa.patterns import Full, Global, LayerInput, Local, Random
 from tests.reference import keep_of
 
 GATES = ("rows_BHN", "columns_BHN", "diagonals_BHK")
 
 
+WINDOWS = st.none() | st.integers(0, 8)
+
+
 @st.composite
-def masks(draw: st.DrawFn, soft: bool = False, keep_BN: Tensor | None = None) -> SparseMask:
+def masks(
+    draw: st.DrawFn,
+    soft: bool = False,
+    keep_BN: Tensor | None = None,
+    windows: st.SearchStrategy[int | None] = WINDOWS,
+) -> SparseMask:
     """Any mask: parts missing or not, per head or shared, per sample or shared, any padding."""
     if keep_BN is None:
         lengths = draw(st.lists(st.integers(0, 6), min_size=1, max_size=3))
@@ -39,7 +47,7 @@ def masks(draw: st.DrawFn, soft: bool = False, keep_BN: Tensor | None = None) ->
             parts[name] = gates if soft else (gates < 0.3).double()
     if draw(st.booleans()):
         parts["edges_BE2"] = _edges(draw(st.sampled_from([1, batch])), num_tokens, generator)
-    return SparseMask(keep_BN, **parts)
+    return SparseMask(keep_BN, **parts, window=draw(windows))
 
 
 def _edges(batch: int, num_tokens: int, generator: torch.Generator) -> Tensor:
@@ -53,7 +61,7 @@ def _edges(batch: int, num_tokens: int, generator: torch.Generator) -> Tensor:
 
 
 def cell_by_cell(mask: SparseMask) -> np.ndarray:
-    """1 - (1 - row_i)(1 - column_j)(1 - diagonal_|i-j|)(1 - edge_ij), (B, H, N, N)."""
+    """1 - (1 - row_i)(1 - column_j)(1 - diagonal_|i-j|)(1 - edge_ij) in reach, (B, H, N, N)."""
     batch, num_tokens = mask.keep_BN.shape
     gates = [getattr(mask, name) for name in GATES]
     heads = max((gate.shape[1] for gate in gates if gate is not None), default=1)
@@ -70,7 +78,8 @@ def cell_by_cell(mask: SparseMask) -> np.ndarray:
             of(gate, b, h, at) for gate, at in zip(gates, (i, j, abs(i - j)), strict=True)
         )
         closed = (1 - row) * (1 - column) * (1 - diagonal) * (1 - ([i, j] in edges))
-        if mask.keep_BN[b, i] and mask.keep_BN[b, j]:
+        in_reach = mask.window is None or abs(i - j) <= mask.window
+        if mask.keep_BN[b, i] and mask.keep_BN[b, j] and in_reach:
             result[b, h, i, j] = 1 - closed
     return result
 
@@ -123,13 +132,15 @@ def test_gradient_of_kept_cells_is_that_of_dense(mask: SparseMask) -> None:
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("window", [None, 0, 2])
 @pytest.mark.parametrize("method", ["kept_cells", "dense", "sparsity"])
-def test_gradcheck(method: str) -> None:
+def test_gradcheck(method: str, window: int | None) -> None:
     keep_BN = keep_of([3, 5], [True, False])
     edges_BE2 = torch.tensor([[[0, 4], [3, 1], [-1, -1]]])
 
     def function(rows: Tensor, columns: Tensor, diagonals: Tensor) -> Tensor:
-        return getattr(SparseMask(keep_BN, rows, columns, diagonals, edges_BE2), method)()
+        mask = SparseMask(keep_BN, rows, columns, diagonals, edges_BE2, window)
+        return getattr(mask, method)()
 
     shapes = ((2, 1, 5), (1, 2, 5), (2, 2, 3))
     gates = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
@@ -139,7 +150,8 @@ def test_gradcheck(method: str) -> None:
 @st.composite
 def three_masks(draw: st.DrawFn) -> tuple[SparseMask, SparseMask, SparseMask]:
     keep_BN = draw(masks()).keep_BN
-    first, second, third = (draw(masks(keep_BN=keep_BN)) for _ in range(3))
+    windows = st.just(draw(WINDOWS))  # a layer has one
+    first, second, third = (draw(masks(keep_BN=keep_BN, windows=windows)) for _ in range(3))
     return first, second, third
 
 
@@ -178,6 +190,21 @@ def test_kept_cells_is_exact_and_small_for_long_texts() -> None:
     inputs = LayerInput(torch.ones(2, length, dtype=torch.bool))
     mask = (Local(2) | Global(2))(inputs)
     assert mask.kept_cells().tolist() == [[9 * length - 20]] * 2
+
+
+@pytest.mark.parametrize(("window", "length"), [(0, 7), (3, 7), (6, 7), (9, 7), (64, 16_384)])
+def test_full_attention_within_a_window_is_local(window: int, length: int) -> None:
+    inputs = LayerInput(torch.ones(2, length, dtype=torch.bool))
+    mask = replace(Full()(inputs), window=window)
+    reach = min(window, length - 1)
+    assert mask.kept_cells().tolist() == [[(2 * reach + 1) * length - reach * (reach + 1)]] * 2
+
+
+def test_a_window_cuts_rows_columns_and_edges() -> None:
+    inputs = LayerInput(keep_of([9, 5], [False, True]))
+    mask = replace((Local(1) | Global(1) | Random(3))(inputs), window=2)
+    assert torch.equal(mask.dense(), mask.dense() * Local(2)(inputs).dense())
+    assert mask.dense()[0, 0, 0].tolist() == [1] * 3 + [0] * 6
 
 
 def test_no_tokens_no_cells() -> None:

@@ -1,4 +1,4 @@
-"""``sparsify`` on tiny random encoders of each family."""
+"""``sparsify``: what a sparse model computes, its masks, the model as an object, training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
-from torch import Tensor, nn
+from torch import Tensor
 
 from aaa import (
     Axis,
@@ -29,9 +28,9 @@ from aaa import (
 )
 from aaa.patterns import LayerSite
 from aaa.sparse import scale_gate_noise, sparse_layers
+from tests.encoders import Batch, hidden_states, randomise_gates, real
 from tests.reference import mask_cells
 
-Batch = dict[str, Tensor]
 EncoderFactory = Callable[..., Any]
 
 PATTERNS = [
@@ -45,21 +44,6 @@ PATTERNS = [
 ]
 EXECUTORS = ["dense", "sdpa", "auto"]
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-
-
-def randomise_gates(model: nn.Module) -> None:
-    """Importance layers under which about half of the tokens are important."""
-    for parameter in gate_parameters(model):
-        parameter.data.normal_()
-
-
-@torch.no_grad()
-def hidden_states(model: Any, batch: Batch) -> Tensor:
-    return model.base_model(**batch).last_hidden_state
-
-
-def real(batch: Batch, tensor_BND: Tensor) -> Tensor:
-    return tensor_BND[batch["attention_mask"].bool()]
 
 
 def train_step(model: Any, batch: Batch, target: float = 0.9) -> tuple[float, float, list[Tensor]]:
@@ -77,26 +61,6 @@ def train_step(model: Any, batch: Batch, target: float = 0.9) -> tuple[float, fl
 # What it computes
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
-def test_full_is_the_original(
-    make_encoder: EncoderFactory, family: str, executor: str, batch: Batch
-) -> None:
-    original, model = make_encoder(family), make_encoder(family)
-    assert sparsify(model, Full(), executor) is model
-    for inputs in (batch, {"input_ids": batch["input_ids"]}):
-        expected, actual = original(**inputs).logits, model(**inputs).logits
-        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
-    assert sparsity(model) == 0
-
-
-def test_a_sparse_pattern_changes_the_output(
-    make_encoder: EncoderFactory, family: str, batch: Batch
-) -> None:
-    original, model = make_encoder(family), sparsify(make_encoder(family), Local(1))
-    difference = real(batch, hidden_states(model, batch) - hidden_states(original, batch))
-    assert difference.abs().max() > 1e-3
-
-
 def test_each_layer_attends_under_its_mask(make_encoder: EncoderFactory, batch: Batch) -> None:
     model = sparsify(make_encoder(), Local(1) | Random(2), "dense")
     attentions = model(**batch, output_attentions=True).attentions
@@ -107,40 +71,6 @@ def test_each_layer_attends_under_its_mask(make_encoder: EncoderFactory, batch: 
         for head in range(2):
             opened = (attention_BHNN[:, head] > 0).float()[keep_BN]
             assert torch.equal(opened.double(), cells_BNN.double()[keep_BN])
-
-
-def test_gates_read_what_enters_the_self_attention(
-    make_encoder: EncoderFactory, family: str, batch: Batch
-) -> None:
-    model = sparsify(make_encoder(family), Axis())
-    seen: list[Tensor] = []
-    sparse_layers(model)[0].pattern.register_forward_pre_hook(
-        lambda _, args: seen.append(args[0].hidden_BND)
-    )
-    states = model(**batch, output_hidden_states=True).hidden_states
-    if family == "MobileBert":  # the self-attention works in a bottleneck
-        assert seen[0].shape == (*batch["input_ids"].shape, 8)
-    else:
-        assert torch.equal(seen[0], states[0])
-
-
-@pytest.mark.parametrize("pattern", [Full(), Axis() | Local(2)], ids=str)
-def test_padding_never_leaks(
-    make_encoder: EncoderFactory, family: str, pattern: Pattern, batch: Batch
-) -> None:
-    model = sparsify(make_encoder(family), pattern)
-    randomise_gates(model)
-    padding = batch["attention_mask"] == 0
-    expected, rho = real(batch, hidden_states(model, batch)), sparsity(model)
-    if family != "Roberta":  # whose position ids count the tokens that are not <pad>
-        other = {**batch, "input_ids": batch["input_ids"].masked_fill(padding, 17)}
-        assert torch.equal(real(batch, hidden_states(model, other)), expected)
-    longer = {
-        "input_ids": nn.functional.pad(batch["input_ids"], (0, 5), value=1),
-        "attention_mask": nn.functional.pad(batch["attention_mask"], (0, 5)),
-    }
-    torch.testing.assert_close(real(longer, hidden_states(model, longer)), expected)
-    assert sparsity(model) == rho
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -180,16 +110,6 @@ def test_multiple_choice_and_other_heads(make_encoder: EncoderFactory, batch: Ba
     assert model(**{name: x.view(2, 2, -1) for name, x in batch.items()}).logits.shape == (2, 2)
     model = sparsify(make_encoder(head="ForMaskedLM"), Local(2))
     assert model(**batch).logits.shape[:2] == batch["input_ids"].shape
-
-
-def test_images(make_encoder: EncoderFactory) -> None:
-    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16}
-    config = transformers.ViTConfig(**shape, intermediate_size=32, patch_size=4)
-    torch.manual_seed(1)
-    original = transformers.ViTModel(config).eval()
-    model = sparsify(copy.deepcopy(original), Full())
-    images = {"pixel_values": torch.randn(2, 3, 16, 16)}
-    torch.testing.assert_close(hidden_states(model, images), hidden_states(original, images))
 
 
 def test_dropout_is_for_training_only(make_encoder: EncoderFactory, batch: Batch) -> None:
@@ -289,16 +209,6 @@ def test_copies_after_a_training_pass(
     assert torch.equal(hidden_states(model, batch), before)
 
 
-def test_two_models_of_one_config_object_do_not_go_wrong_silently(
-    make_encoder: EncoderFactory, batch: Batch
-) -> None:
-    model = make_encoder()
-    other = type(model)(model.config).eval()
-    sparsify(model, Local(1))
-    with pytest.raises(ValueError, match="no pattern"):
-        other(**batch)
-
-
 # Training
 
 
@@ -367,85 +277,6 @@ def test_learns_a_task_and_reaches_its_target(make_encoder: EncoderFactory) -> N
     assert sparsity(model).item() == pytest.approx(target, abs=0.1)
     model.eval()(input_ids=ids_BN)
     assert sparsity(model).item() > 0.45
-
-
-# What it refuses: by name, and without a change to the model
-
-
-def assert_still_dense(model: Any, before: str, batch: Batch, expected: Tensor) -> None:
-    assert model.config._attn_implementation == before
-    assert not sparse_layers(model)
-    assert not any(module._forward_pre_hooks for module in model.modules())
-    assert torch.equal(model(**batch)[0], expected)
-
-
-def test_families_that_cannot_be_served(
-    make_encoder: EncoderFactory, refused_family: str, batch: Batch
-) -> None:
-    model = make_encoder(refused_family)
-    before, expected = model.config._attn_implementation, model(**batch)[0]
-    with pytest.raises(ValueError, match=f"{refused_family}ForSequenceClassification"):
-        sparsify(model, Local(1))
-    assert_still_dense(model, before, batch, expected)
-
-
-def test_decoders(make_encoder: EncoderFactory, batch: Batch) -> None:
-    model = make_encoder(head="Model", is_decoder=True)
-    before, expected = model.config._attn_implementation, model(**batch)[0]
-    with pytest.raises(ValueError, match=r"BertModel.*decoder"):
-        sparsify(model, Local(1))
-    assert_still_dense(model, before, batch, expected)
-
-
-def test_relative_position_biases_are_not_lost() -> None:
-    shape = {"d_model": 16, "d_kv": 8, "num_layers": 2, "num_heads": 2, "d_ff": 32}
-    model = transformers.T5EncoderModel(transformers.T5Config(vocab_size=60, **shape)).eval()
-    with pytest.raises(ValueError, match="T5EncoderModel"):
-        sparsify(model, Local(1))
-
-
-class Unbindable(Pattern):
-    def bind(self, site: LayerSite) -> Pattern:
-        if site.layer:
-            raise ValueError("only the first layer")
-        return self
-
-
-@pytest.mark.parametrize(
-    ("pattern", "executor", "message"),
-    [
-        (Local(1), "fast", "unknown executor 'fast'.*auto, dense, sdpa"),
-        ("local", "auto", "takes a pattern"),
-        (Unbindable(), "auto", "only the first layer"),
-    ],
-)
-def test_wrong_arguments(
-    make_encoder: EncoderFactory, pattern: Any, executor: str, message: str, batch: Batch
-) -> None:
-    model = make_encoder()
-    before, expected = model.config._attn_implementation, model(**batch)[0]
-    with pytest.raises(ValueError, match=message):
-        sparsify(model, pattern, executor)
-    assert_still_dense(model, before, batch, expected)
-
-
-def test_plain_modules() -> None:
-    with pytest.raises(ValueError, match="not Linear"):
-        sparsify(nn.Linear(2, 2), Local(1))
-
-
-def test_twice(make_encoder: EncoderFactory, batch: Batch) -> None:
-    model = sparsify(make_encoder(), Local(1))
-    expected = hidden_states(model, batch)
-    with pytest.raises(ValueError, match="sparse already"):
-        sparsify(model, Full())
-    assert torch.equal(hidden_states(model, batch), expected)
-
-
-def test_attention_masks_of_four_dimensions(make_encoder: EncoderFactory, batch: Batch) -> None:
-    model = sparsify(make_encoder(), Local(1))
-    with pytest.raises(ValueError, match=r"\(batch, tokens\)"):
-        model(batch["input_ids"], attention_mask=torch.ones(4, 1, 12, 12))
 
 
 def test_modes_of_modules_are_left_alone(make_encoder: EncoderFactory) -> None:
