@@ -1,4 +1,4 @@
-"""The hinge of Eq. 10, its schedules, and rho from lengths alone."""
+"""The hinge of Eq. 10, and rho from lengths alone."""
 
 from __future__ import annotations
 
@@ -8,37 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aaa import Axis, Full, Global, Local, Random, sparsify, sparsity, sparsity_loss
-from aaa.objective import Hinge, sparsity_of_lengths
+from aaa.objective import sparsity_of_lengths
 from tests.conftest import EncoderFactory
-
-
-class TestSchedules:
-    def test_ramp_rises_to_the_target_and_stays(self) -> None:
-        hinge = Hinge(target=0.8, margin=0, ramp_start=0.2, ramp_end=0.6)
-        found = [hinge.target_at(progress) for progress in (0, 0.2, 0.4, 0.6, 1)]
-        assert found == pytest.approx([0, 0, 0.4, 0.8, 0.8])
-
-    def test_no_ramp_is_the_papers(self) -> None:
-        assert Hinge(target=0.8, margin=0, ramp_start=0, ramp_end=0).target_at(0.0) == 0.8
-
-    def test_noise_falls_to_none(self) -> None:
-        hinge = Hinge(target=0.8, noise_start=0.5, noise_end=0.75)
-        found = [hinge.noise_at(progress) for progress in (0, 0.5, 0.625, 0.75, 1)]
-        assert found == pytest.approx([1, 1, 0.5, 0, 0])
-
-    def test_noise_stays_unless_told_otherwise(self) -> None:
-        assert [Hinge(target=0.8).noise_at(p) for p in (0, 0.5, 0.999)] == [1, 1, 1]
-
-    def test_margin_is_added_but_not_beyond_all_cells(self) -> None:
-        assert Hinge(target=0.8, margin=0.05).target_at(1.0) == pytest.approx(0.85)
-        assert Hinge(target=0.98, margin=0.05).target_at(1.0) == 1.0
-
-    def test_linear_alpha_reaches_its_maximum_at_half(self) -> None:
-        hinge = Hinge(target=0.8, alpha=6, alpha_schedule="linear")
-        assert [hinge.alpha_at(p) for p in (0, 0.25, 0.5, 1)] == pytest.approx([0, 3, 6, 6])
-
-    def test_constant_alpha(self) -> None:
-        assert {Hinge(target=0.8, alpha=6).alpha_at(p) for p in (0, 0.3, 1)} == {6}
 
 
 class TestLoss:

@@ -9,9 +9,13 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
+from aaa.control import LengthTarget, SparsityControl
 from aaa.data.encode import encode
+from aaa.data.parses import add_words
 from aaa.experiments.plan import Plan, matched_pattern
-from aaa.objective import Hinge, sparsity_of_lengths
+from aaa.fingerprint import hash_json
+from aaa.objective import sparsity_of_lengths
+from aaa.patterns import LayerSite, Pattern
 
 # Texts of which more than this share of the tokens is unknown belong to another tokenizer.
 MAX_UNKNOWN = 0.2
@@ -23,7 +27,8 @@ class Prepared:
 
     splits: dict[str, Dataset]
     tokenizer: PreTrainedTokenizerFast
-    hinge: Hinge | None
+    control: SparsityControl | None
+    by_length: LengthTarget | None
 
 
 def prepare(plan: Plan) -> Prepared:
@@ -33,20 +38,41 @@ def prepare(plan: Plan) -> Prepared:
         ValueError: if data or tokenizer cannot be had, do not fit each other, or the target is
             above what the pattern can reach on this data.
     """
+    _check_layers(plan.pattern.closed(), plan.encoder.num_layers)
     tokenizer = plan.encoder.tokenizer()
-    fingerprint = plan.task.fingerprint()
+    texts, fingerprint = plan.task.load(), plan.task.fingerprint()
     cache = Path(plan.config.run.output_dir) / "cache"
+    if plan.parses is not None:
+        texts = {
+            name: add_words(split, plan.task.columns, plan.parses, fingerprint, cache)
+            for name, split in texts.items()
+        }
+        fingerprint = hash_json([fingerprint, plan.parses.fingerprint()])
     splits = {
         name: encode(
             split, tokenizer, plan.task.columns, plan.config.data.max_length, fingerprint, cache
         )
-        for name, split in plan.task.load().items()
+        for name, split in texts.items()
     }
     _check_vocabulary(plan, splits["validation"], tokenizer)
-    hinge = None
-    if plan.hinge is not None:
-        hinge = _reachable(plan, plan.hinge, splits["validation"]["length"][:])
-    return Prepared(splits, tokenizer, hinge)
+    if plan.control is None:
+        return Prepared(splits, tokenizer, None, None)
+    control = _reachable(plan, plan.control, splits["validation"]["length"][:])
+    assert isinstance(control.target, float | int)
+    by_length = LengthTarget.fit(
+        control.target + control.margin,
+        plan.pattern.closed(),
+        plan.encoder.num_layers,
+        splits["train"]["length"][:],
+        splits["validation"]["length"][:],
+    )
+    return Prepared(splits, tokenizer, control, by_length)
+
+
+def _check_layers(pattern: Pattern, num_layers: int) -> None:
+    """Raises a ValueError if a pattern is for layers that the encoder does not have."""
+    for layer in range(num_layers):
+        pattern.bind(LayerSite(layer, num_layers, hidden_size=1, num_heads=0))
 
 
 def _check_vocabulary(plan: Plan, split: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -60,18 +86,18 @@ def _check_vocabulary(plan: Plan, split: Dataset, tokenizer: PreTrainedTokenizer
         )
 
 
-def _reachable(plan: Plan, hinge: Hinge, lengths: Sequence[int]) -> Hinge:
-    """The hinge with its target as a number, if the pattern can get there on texts so long."""
+def _reachable(plan: Plan, control: SparsityControl, lengths: Sequence[int]) -> SparsityControl:
+    """The control with its target as a number, if the pattern can get there on texts so long."""
     num_layers = plan.encoder.num_layers
     highest = sparsity_of_lengths(plan.pattern.closed(), lengths, num_layers)
-    if hinge.matched_pattern is not None:
-        fixed = matched_pattern(hinge)
-        hinge = replace(hinge, target=sparsity_of_lengths(fixed, lengths, num_layers))
-    assert isinstance(hinge.target, float | int)
-    if hinge.target > highest:
+    if control.matched_pattern is not None:
+        fixed = matched_pattern(control)
+        control = replace(control, target=sparsity_of_lengths(fixed, lengths, num_layers))
+    assert isinstance(control.target, float | int)
+    if control.target > highest:
         raise ValueError(
-            f"sparsity.target={hinge.target:.3g} is out of reach for {plan.pattern} on "
+            f"sparsity.target={control.target:.3g} is out of reach for {plan.pattern} on "
             f"{plan.task.name}: with all gates closed {plan.pattern.closed()} stays open, which "
             f"leaves rho at {highest:.3f} at the most. Lower the target or the local floor"
         )
-    return hinge
+    return control

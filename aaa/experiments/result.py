@@ -5,10 +5,22 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 RESULT = "result.json"
+MODEL = "model"  # beside it: the folder that load_sparse reads
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``status`` is finished, skipped, busy, interrupted or failed."""
+
+    directory: Path
+    status: str
+    result: dict[str, Any] | None = None
+    signal_number: int | None = None
 
 
 def write_result(directory: Path, result: dict[str, Any]) -> Path:

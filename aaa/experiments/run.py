@@ -7,8 +7,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -18,20 +16,11 @@ from aaa.experiments.environment import git_commit, versions
 from aaa.experiments.launch import check_world, is_launched, launch_workers, process_rank
 from aaa.experiments.plan import Plan, make_plan
 from aaa.experiments.prepare import Prepared, prepare
-from aaa.experiments.result import RESULT, is_finished, read_result, write_result
+from aaa.experiments.result import RESULT, Outcome, is_finished, read_result, write_result
 from aaa.experiments.resume import check_resume_point
+from aaa.experiments.search import search
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: ``status`` is finished, skipped, busy, interrupted or failed."""
-
-    directory: Path
-    status: str
-    result: dict[str, Any] | None = None
-    signal_number: int | None = None
 
 
 def run(config: DictConfig) -> Outcome:
@@ -49,6 +38,8 @@ def run(config: DictConfig) -> Outcome:
         log.info("%s is finished already: %s", plan.title, plan.directory)
         return Outcome(plan.directory, "skipped", result)
     prepared = prepare(plan)
+    if plan.control is not None and plan.control.control == "search":
+        return search(plan, run)
     check_resume_point(plan.directory, plan.run_id)
     plan.directory.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,0 +1,226 @@
+"""How training is brought to its target rho: the hinge of Eq. 10, or a multiplier.
+
+Shape suffixes: B batch, N true lengths (an entry for each length from 0 on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aaa.objective import sparsity_by_length
+from aaa.patterns.base import Pattern
+
+Kind = Literal["hinge", "dual", "search"]
+AlphaSchedule = Literal["constant", "linear"]
+
+INTEGRAL_TIME = 0.2  # share of training in which a small gap that stays doubles its force
+NEAR = 0.02  # a gap counts for no more in the integral: far from the target it would overshoot
+LENGTH_BINS = 8
+
+
+@dataclass(frozen=True)
+class SparsityControl:
+    """What rho is to be, and what drives the gates there.
+
+    ``hinge`` is Eq. 10: ``alpha * max(0, gap)`` where the gap is what rho lacks of its target. It
+    closes gates and never opens one again. ``dual`` is ours: ``multiplier * gap``, where the
+    multiplier follows the gap as in an augmented Lagrangian, ``alpha * (gap + its integral)``; it
+    may be negative, so that gates open again above the target, and one run ends at the target.
+    ``search`` is the paper's procedure: the hinge with both schedules of alpha, alpha raised until
+    the target is met, and the best of those runs (``aaa.experiments.search``).
+
+    Args:
+        target: rho to end at, in [0, 1); or ``match:<pattern>``, the rho that a fixed pattern of
+            conf/pattern has on the task's development set (to be resolved before training).
+        control: ``hinge``, ``dual`` or ``search``.
+        alpha: the factor of the gap; where a search begins.
+        alpha_schedule: of the hinge: ``constant``, or ``linear``: from 0 to ``alpha`` at half of
+            training, then constant. These are the paper's two.
+        margin: added to the target in training. The hinge has no force at its corner, so the task
+            keeps rho a little below it; the paper raises alpha instead until the target is met.
+        ramp_start, ramp_end: shares of training between which the target itself rises linearly
+            from 0; both 0 for a target that stands from the start, as in the paper. Ours:
+            enforcing a high target at once closes gates before the task can tell which matter.
+        noise_start, noise_end: shares of training between which the gates' noise falls linearly
+            to none; 1 and 1 to keep it to the end, as in the paper. Ours: gates that are half open
+            under noise all open or all close without it, so that rho at evaluation is off.
+
+    Raises:
+        ValueError: naming the field that is out of range.
+    """
+
+    target: float | str
+    control: Kind = "dual"
+    alpha: float = 100.0
+    alpha_schedule: AlphaSchedule = "constant"
+    margin: float = 0.0
+    ramp_start: float = 0.0
+    ramp_end: float = 0.4
+    noise_start: float = 0.5
+    noise_end: float = 0.75
+
+    def __post_init__(self) -> None:
+        if isinstance(self.target, str):
+            if not self.target.startswith("match:"):
+                raise ValueError(
+                    "sparsity.target is a number in [0, 1) or match:<pattern>, "
+                    f"not {self.target!r}"
+                )
+        elif not 0 <= self.target < 1:
+            raise ValueError(
+                f"sparsity.target is a share of closed cells in [0, 1), not {self.target}"
+            )
+        if not self.alpha > 0:
+            raise ValueError(f"sparsity.alpha is above 0, not {self.alpha}")
+        for name, kind in (("control", Kind), ("alpha_schedule", AlphaSchedule)):
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise ValueError(
+                    f"unknown sparsity.{name} {getattr(self, name)!r}; known: {known}"
+                )
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"sparsity.margin is a share of cells in [0, 1), not {self.margin}")
+        for name in ("ramp", "noise"):
+            start, end = getattr(self, f"{name}_start"), getattr(self, f"{name}_end")
+            if not 0 <= start <= end <= 1:
+                raise ValueError(
+                    f"sparsity.{name}_start and sparsity.{name}_end are shares of training, "
+                    f"0 <= start <= end <= 1, not {start} and {end}"
+                )
+
+    @property
+    def matched_pattern(self) -> str | None:
+        """The pattern whose rho is to be matched, or None where the target is a number."""
+        return self.target.removeprefix("match:") if isinstance(self.target, str) else None
+
+    def ramp_at(self, progress: float) -> float:
+        """The share of the target that is asked for at a share of training in [0, 1]."""
+        return _risen(progress, self.ramp_start, self.ramp_end)
+
+    def noise_at(self, progress: float) -> float:
+        """The factor of the gates' noise at a share of training in [0, 1]."""
+        return 1.0 - _risen(progress, self.noise_start, self.noise_end)
+
+    def alpha_at(self, progress: float) -> float:
+        """The hinge's factor at a share of training in [0, 1]."""
+        return self.alpha * (min(1.0, 2 * progress) if self.alpha_schedule == "linear" else 1.0)
+
+
+def _risen(progress: float, start: float, end: float) -> float:
+    """0 up to ``start``, 1 from ``end`` on, linear between."""
+    if progress >= end:
+        return 1.0
+    return (progress - start) / (end - start) if progress > start else 0.0
+
+
+@dataclass(frozen=True)
+class LengthTarget:
+    """The target for a text of each length, and how much a text of that length counts.
+
+    rho is a mean over the development set (Eq. 9), while training sees batches of its own texts,
+    each batch of like lengths. Short texts cannot be as sparse as long ones, and development sets
+    may be longer (SST-2: 25 tokens against 13). So each text is held against
+    ``target * highest(N) / mean of highest``, where ``highest(N)`` is the rho of the pattern with
+    all gates closed, and counts as often as texts of about its length occur in the development
+    set. The weighted gap of the training texts then estimates the gap on the development set, and
+    hardly depends on which lengths a batch happens to have. All of this is ours.
+    """
+
+    target_N: Tensor
+    weight_N: Tensor
+
+    @classmethod
+    def fit(
+        cls,
+        target: float,
+        closed: Pattern,
+        num_layers: int,
+        training_lengths: Sequence[int],
+        evaluation_lengths: Sequence[int],
+    ) -> LengthTarget:
+        """For a target rho on texts of ``evaluation_lengths``."""
+        training, evaluation = torch.tensor(training_lengths), torch.tensor(evaluation_lengths)
+        longest = int(max(training.max(), evaluation.max()))
+        lengths_N = torch.arange(1, longest + 1)
+        highest_N = F.pad(sparsity_by_length(closed, lengths_N, num_layers), (1, 0))
+        mean = highest_N[evaluation].mean().clamp_min(1e-9)
+        return cls(
+            (target * highest_N / mean).clamp_max(highest_N).float(),
+            _relative_frequency(training, evaluation, longest).float(),
+        )
+
+
+def _relative_frequency(training: Tensor, evaluation: Tensor, longest: int) -> Tensor:
+    """How much more often a length occurs in evaluation than in training, by bins; shape (N,)."""
+    shares = torch.linspace(0, 1, LENGTH_BINS + 1, dtype=torch.float64)[1:-1]
+    edges = evaluation.double().quantile(shares).unique()
+    frequencies = []
+    for lengths in (evaluation, training):
+        counts = torch.bucketize(lengths.double(), edges).bincount(minlength=len(edges) + 1)
+        frequencies.append(counts / counts.sum())
+    expected, seen = frequencies
+    weight = torch.where(seen > 0, expected / seen.clamp_min(1e-12), 0.0)
+    weight = weight / (weight * seen).sum()
+    return weight[torch.bucketize(torch.arange(longest + 1).double(), edges)]
+
+
+class Controller(nn.Module):
+    """The sparsity term of the loss, and the running state behind it (saved in checkpoints).
+
+    Args:
+        settings: see there.
+        by_length: the target and the weight of each text.
+        total_steps: steps of the whole training.
+    """
+
+    target_N: Tensor
+    weight_N: Tensor
+    integral: Tensor
+
+    def __init__(
+        self, settings: SparsityControl, by_length: LengthTarget, total_steps: int
+    ) -> None:
+        super().__init__()
+        assert settings.control != "search", "a search is made of runs under the hinge"
+        self.settings, self.total_steps = settings, total_steps
+        self.register_buffer("target_N", by_length.target_N, persistent=False)
+        self.register_buffer("weight_N", by_length.weight_N, persistent=False)
+        self.register_buffer("integral", torch.zeros((), dtype=torch.float64))
+        self.alpha = self.gap = self.target = 0.0  # of the latest step, to be shown
+
+    def forward(
+        self,
+        rho_B: Tensor,
+        lengths_B: Tensor,
+        progress: float,
+        average: Callable[[Tensor], Tensor] = lambda value: value,
+    ) -> Tensor:
+        """The term of one batch, a scalar with the gradient of ``rho_B``.
+
+        Args:
+            rho_B: rho of each text, with gradient.
+            lengths_B: their true lengths.
+            progress: share of training done, in [0, 1).
+            average: over processes, of a tensor without gradient.
+        """
+        settings = self.settings
+        assert not isinstance(settings.target, str), "match:<pattern> was not resolved"
+        ramp = settings.ramp_at(progress)
+        self.target = settings.target * ramp
+        target_B = self.target_N[lengths_B] * ramp
+        weight_B = self.weight_N[lengths_B]
+        gap = (weight_B * (target_B - rho_B)).mean()
+        self.gap = float(average(gap.detach()))
+        if settings.control == "hinge":
+            self.alpha = settings.alpha_at(progress)
+            return self.alpha * torch.relu(gap)
+        near = max(-NEAR, min(NEAR, self.gap))
+        self.integral += near / (INTEGRAL_TIME * self.total_steps)
+        self.alpha = settings.alpha * (self.gap + float(self.integral))
+        return self.alpha * gap
