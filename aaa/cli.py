@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from aaa.experiments.run import Outcome
+    from aaa.experiments.result import Outcome
 
 HELP = """\
 aaa: sparse attention patterns for Transformer encoders, fixed and learned
@@ -20,6 +20,7 @@ aaa: sparse attention patterns for Transformer encoders, fixed and learned
   aaa finetune -m pattern=full,aaa seed=0,1,2         ... or many
   aaa finetune --help                                 every choice and every value
   aaa table [runs ...]                                patterns x tasks, from the results of runs
+  aaa plot pattern=NAME | run=RUN [text="..."]        pictures of patterns, masks and runs
 """
 
 # Exit codes: 0 done; 1 a run failed; 2 the user's input was wrong; 128 + n stopped by signal n.
@@ -29,7 +30,11 @@ USER_ERROR = 2
 def main() -> None:
     """Runs a subcommand and ends the process with its exit code."""
     command, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
-    commands: dict[str, Callable[[list[str]], int]] = {"finetune": finetune, "table": table}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "finetune": finetune,
+        "table": table,
+        "plot": plot,
+    }
     if command in ("-h", "--help", "help"):
         print(HELP, end="")
         sys.exit(0)
@@ -66,6 +71,16 @@ def table(arguments: list[str]) -> int:
 
     try:
         return show_table(arguments)
+    except ValueError as error:
+        fail(str(error))
+
+
+def plot(arguments: list[str]) -> int:
+    """A picture of a pattern, of a text's masks or of a run."""
+    from aaa.plots.main import main as make_plot
+
+    try:
+        return make_plot(arguments)
     except ValueError as error:
         fail(str(error))
 

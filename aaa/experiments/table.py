@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from aaa.experiments.axes import axes_markdown, has_axes, show_axes
 from aaa.experiments.result import RESULT, is_finished, read_result
 
 Result = dict[str, Any]
@@ -130,7 +131,7 @@ def one_line(result: Result) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """``aaa table [runs ...] [--markdown FILE]``."""
+    """``aaa table [runs ...] [--markdown FILE] [--statistics]``."""
     parser = argparse.ArgumentParser("aaa table", description=main.__doc__)
     parser.add_argument(
         "runs",
@@ -141,6 +142,12 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="also write the tables there"
+    )
+    parser.add_argument(
+        "--statistics",
+        action="store_true",
+        help="instead, for each run of a learned pattern: how many rows and columns are open, per "
+        "layer and in total, in percent and as counts a text (Table 6), and of which tokens",
     )
     for name in FILTERS:
         parser.add_argument(
@@ -155,15 +162,29 @@ def main(arguments: list[str]) -> int:
     ]
     if not results:
         raise ValueError(f"no finished run has {wanted}")
-    tables = build_tables(results)
     console = Console()
-    for table in tables:
-        show(table, console)
+    texts = _statistics(results, console) if options.statistics else _tables(results, console)
     if options.markdown is not None:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text("\n".join(markdown(table) for table in tables))
+        options.markdown.write_text("\n".join(texts))
         console.print(f"written: {options.markdown}", soft_wrap=True)
     return 0
+
+
+def _tables(results: Sequence[Result], console: Console) -> list[str]:
+    tables = build_tables(results)
+    for table in tables:
+        show(table, console)
+    return [markdown(table) for table in tables]
+
+
+def _statistics(results: Sequence[Result], console: Console) -> list[str]:
+    learned = [result for result in results if has_axes(result)]
+    if not learned:
+        raise ValueError("none of these runs has a learned pattern whose choices were counted")
+    for result in learned:
+        show_axes(result, console)
+    return [axes_markdown(result) for result in learned]
 
 
 def _table(model: str, results: Sequence[Result]) -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from transformers import (
@@ -17,11 +17,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging as transformers_logging
 
 from aaa.fingerprint import hash_files
 from aaa.models.encoder import Encoder
 from aaa.places import first_line, local_folder
+from aaa.record import drop_record
+from aaa.saved import quiet_transformers
 
 log = logging.getLogger(__name__)
 
@@ -52,20 +53,32 @@ class PretrainedEncoder(Encoder):
     def classifier(self, num_labels: int) -> PreTrainedModel:
         """The encoder in float32 under a new head with ``num_labels`` outputs.
 
-        The head is drawn from torch's current random state. Only safetensors are read.
+        The head is drawn from torch's current random state, unless the weights come with one of
+        as many outputs. Only safetensors are read. The gates of an encoder that was saved sparse
+        stay behind, so that it can be put under any pattern.
+
+        Raises:
+            ValueError: also if weights do not have the shapes that the config says.
         """
-        with self._clear_errors("model"), _quiet_transformers():
+        with self._clear_errors("model"), quiet_transformers():
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 self._location(),
                 revision=self.revision,
                 num_labels=num_labels,
                 dtype=torch.float32,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # a head of another task
                 output_loading_info=True,
             )
-        log.info(
-            "new weights on top of %s: %s", self.path, ", ".join(sorted(report["missing_keys"]))
-        )
+        pattern = drop_record(model.config)
+        if pattern is not None:
+            log.info("%s was saved sparse: the gates of its %s are left out", self.path, pattern)
+        resized = {name for name, *_ in report["mismatched_keys"]}
+        wrong = sorted(name for name in resized if name.startswith(f"{model.base_model_prefix}."))
+        if wrong:
+            raise ValueError(f"model.path: in {self.path}, {wrong[0]} does not fit config.json")
+        new = sorted(resized | report["missing_keys"])
+        log.info("new weights on top of %s: %s", self.path, ", ".join(new) or "none")
         return model
 
     @property
@@ -106,18 +119,3 @@ class PretrainedEncoder(Encoder):
                 "no such model? A local folder (config.json, model.safetensors, tokenizer.json) "
                 f"serves as well. The hub's client said: {first_line(error)}"
             ) from error
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No table about the new head and no bar for a model that loads in a blink."""
-    level = transformers_logging.get_verbosity()
-    bars: Any = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -1,0 +1,188 @@
+"""The course of a run: rho, rows and columns and score, over steps and over layers."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Curve = dict[int, float]  # step -> value
+
+AXES = {"row_share": "rows", "column_share": "columns"}
+BLACK, GREY = "#000000", "#8c8c8c"
+STYLES = {"row_share": ("-", "s", "#2d2f7f"), "column_share": ("--", "o", "#e08214")}
+DASHES = (":", "-.", "--", (0, (6, 1)))
+MOST_EVALUATIONS = len(DASHES) + 1  # that are drawn over layers: the last one and some before
+
+
+@dataclass(frozen=True)
+class Course:
+    """A run's metrics.csv, each name's values by step, and its result.json."""
+
+    curves: Mapping[str, Curve]
+    result: Mapping[str, Any]
+
+    def curve(self, name: str) -> Curve:
+        """The values of one name by step; empty if it was not logged."""
+        return self.curves.get(name, {})
+
+    def layers(self, name: str) -> dict[int, list[float | None]]:
+        """A quantity of the development set over layers, at each evaluation.
+
+        Args:
+            name: ``rho``, ``row_share`` or ``column_share``.
+        """
+        of_layer = {
+            int(found[1]): curve
+            for key, curve in self.curves.items()
+            if (found := re.fullmatch(rf"validation/{name}_layer_(\d+)", key))
+        }
+        num_layers = len(self.result["sparsity_per_layer"])
+        steps = sorted({step for curve in of_layer.values() for step in curve})
+        values = {
+            step: [of_layer.get(layer, {}).get(step) for layer in range(num_layers)]
+            for step in steps
+        }
+        final = self.result.get("sparsity_per_layer" if name == "rho" else name)
+        if final is not None:
+            values[self.result["steps"]] = list(final)
+        return values
+
+    def means(self, name: str) -> Curve:
+        """The mean over those layers that have the quantity, at each evaluation."""
+        found = {}
+        for step, values in self.layers(name).items():
+            there = [value for value in values if value is not None]
+            if there:
+                found[step] = sum(there) / len(there)
+        return found
+
+
+def read_course(directory: Path, result: Mapping[str, Any]) -> Course:
+    """A run's course from its directory.
+
+    Raises:
+        ValueError: if there is no metrics.csv or it is none.
+    """
+    curves: dict[str, Curve] = {}
+    try:
+        with (directory / "metrics.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                curves.setdefault(row["name"], {})[int(row["step"])] = float(row["value"])
+    except FileNotFoundError:
+        raise ValueError(
+            f"{directory} has no metrics.csv: the run used another logger; use logger=csv"
+        ) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{directory / 'metrics.csv'} is no run's curve: {error!r}") from error
+    return Course(curves, result)
+
+
+def course_figure(course: Course) -> Figure:
+    """Above over steps: rho, rows and columns, score. Below over layers: rho, rows, columns."""
+    result = course.result
+    axes_names = [name for name in AXES if course.means(name)]
+    num_columns = 1 + max(1, len(axes_names))
+    figure = Figure(figsize=(4.4 * num_columns, 7.2), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    grid = figure.subplots(2, num_columns)
+    above, below = list(grid[0]), list(grid[1])
+    _rho_over_steps(above.pop(0), course)
+    if len(axes_names) > 1:
+        _axes_over_steps(above.pop(0), course, axes_names)
+    _score_over_steps(above.pop(0), course)
+    _over_layers(below.pop(0), course, "rho", "sparsity ρ")
+    for name in axes_names:
+        _over_layers(below.pop(0), course, name, f"{AXES[name]} open, % of a text's tokens")
+    for axes in above + below:
+        axes.set_axis_off()
+    who = f"{result['task']} · {result['pattern']} · {result['model']} · seed {result['seed']}"
+    figure.suptitle(
+        f"{who}\n{result['headline']} {result['score']:.1f} at ρ {100 * result['sparsity']:.1f} %",
+        parse_math=False,
+    )
+    return figure
+
+
+def _rho_over_steps(axes: Axes, course: Course) -> None:
+    _line(axes, course.curve("train/rho"), "training batch", color=GREY, linewidth=0.7)
+    target = course.curve("train/target")
+    _line(axes, target, "target", color=BLACK, linestyle=":", linewidth=1.5)
+    found = course.curve("validation/rho") | {course.result["steps"]: course.result["sparsity"]}
+    _line(axes, found, "development set", color=BLACK, marker="o", markersize=4)
+    axes.set(title="sparsity ρ over steps", xlabel="step", ylim=(-0.02, 1.02))
+    axes.legend(frameon=False)
+    _tidy(axes)
+
+
+def _axes_over_steps(axes: Axes, course: Course, names: list[str]) -> None:
+    for name in names:
+        linestyle, marker, color = STYLES[name]
+        percent = {step: 100 * value for step, value in course.means(name).items()}
+        _line(axes, percent, AXES[name], linestyle=linestyle, marker=marker, color=color)
+    axes.set(title="rows and columns open, mean over layers", xlabel="step")
+    axes.set_ylabel("% of a text's tokens")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    _tidy(axes)
+
+
+def _score_over_steps(axes: Axes, course: Course) -> None:
+    result = course.result
+    scores = {
+        step: 100 * value
+        for step, value in course.curve(f"validation/{result['headline']}").items()
+    } | {result["steps"]: result["score"]}
+    _line(axes, scores, "", color=BLACK, marker="o", markersize=4)
+    axes.set(title=f"{result['headline']} x 100 over steps, development set", xlabel="step")
+    _tidy(axes)
+
+
+def _over_layers(axes: Axes, course: Course, name: str, title: str) -> None:
+    """A line for each of a few evaluations, the later the darker; the last one with markers."""
+    values = course.layers(name)
+    steps = _spread(sorted(values))
+    scale = 1 if name == "rho" else 100
+    for place, step in enumerate(steps):
+        last = step == steps[-1]
+        heights = [float("nan") if v is None else scale * v for v in values[step]]
+        shade = 0.8 * (1 - (place + 1) / len(steps))
+        axes.plot(
+            range(len(heights)), heights, label=f"step {step}", color=(shade, shade, shade),
+            linewidth=1.8 if last else 1.2, marker="o" if last else "",
+            linestyle="-" if last else DASHES[place],
+        )  # fmt: skip
+    count = course.result.get(name.replace("share", "count"))
+    there = [value for value in count or [] if value is not None]
+    if name != "rho" and there:
+        title += f"\nat the end {sum(there) / len(there):.1f} tokens a text and layer"
+    axes.set(title=title, xlabel="layer")
+    axes.set_xticks(range(len(values[steps[-1]])))
+    axes.set_ylim(*((-0.02, 1.02) if name == "rho" else (0, None)))
+    axes.legend(frameon=False)
+    _tidy(axes)
+
+
+def _line(axes: Axes, curve: Curve, label: str, **look: Any) -> None:
+    if curve:
+        steps = sorted(curve)
+        axes.plot(steps, [curve[step] for step in steps], label=label, **look)
+
+
+def _spread(steps: list[int]) -> list[int]:
+    """At most MOST_EVALUATIONS of them, evenly, the last always."""
+    if len(steps) <= MOST_EVALUATIONS:
+        return steps
+    gap = (len(steps) - 1) / (MOST_EVALUATIONS - 1)
+    return [steps[round(place * gap)] for place in range(MOST_EVALUATIONS)]
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.title.set_fontsize(10)
