@@ -7,18 +7,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aaa.objective import sparsity, sparsity_loss
-    from aaa.patterns import Axis, Full, Global, Local, Pattern, Random
+    from aaa.patterns import (
+        Axis,
+        Degree,
+        Diagonal,
+        FixedDiagonal,
+        Full,
+        Global,
+        InLayers,
+        Lexical,
+        Local,
+        Pattern,
+        Random,
+        Syntax,
+    )
+    from aaa.saved import load_sparse
     from aaa.sparse import gate_parameters, latest_masks, sparsify
 
 __all__ = [
     "Axis",
+    "Degree",
+    "Diagonal",
+    "FixedDiagonal",
     "Full",
     "Global",
+    "InLayers",
+    "Lexical",
     "Local",
     "Pattern",
     "Random",
+    "Syntax",
     "gate_parameters",
     "latest_masks",
+    "load_sparse",
     "sparsify",
     "sparsity",
     "sparsity_loss",
@@ -27,6 +48,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("sparsity", "sparsity_loss"), "aaa.objective"),
     **dict.fromkeys(("gate_parameters", "latest_masks", "sparsify"), "aaa.sparse"),
+    "load_sparse": "aaa.saved",
 }
 
 

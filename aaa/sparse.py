@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -11,9 +12,12 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import bidirectional_mask_function
 
 from aaa.attention import EXECUTORS
+from aaa.interface import real_tokens, repeat_heads
 from aaa.masks import SparseMask
-from aaa.patterns.base import LayerInput, LayerSite, Pattern
+from aaa.patterns.base import LayerInput, LayerSite, Pattern, TextInput
 from aaa.probe import find_self_attentions
+from aaa.record import keep_record
+from aaa.text_input import KEYWORD, check_text_input, hand_down_text_input
 
 IMPLEMENTATION = "adaptive_axis"  # our name among transformers' attention implementations
 
@@ -25,25 +29,40 @@ class SparseSelfAttention(nn.Module):
 
     It owns the layer's copy of the pattern, is handed the layer's hidden states before the
     self-attention runs, and keeps the masks of the latest forward pass (several where layers share
-    one module, as in ALBERT).
+    one module, as in ALBERT). Where the layer has a ``window`` of its own, as in ModernBERT, its
+    masks stay within it.
     """
 
-    def __init__(self, pattern: Pattern, executor: str, calls_per_forward: int) -> None:
+    def __init__(
+        self, pattern: Pattern, executor: str, calls_per_forward: int, window: int | None = None
+    ) -> None:
         super().__init__()
         self.pattern = pattern
         self.executor = executor
+        self.window = window
         self.hidden_BND: Tensor | None = None
         self.masks: deque[SparseMask] = deque(maxlen=calls_per_forward)
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, keep_BN: Tensor, **kwargs: Any
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        keep_BN: Tensor,
+        text: TextInput,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         hidden_BND, self.hidden_BND = self.hidden_BND, None
-        mask = self.pattern(LayerInput(keep_BN=keep_BN, hidden_BND=hidden_BND))
+        mask = replace(self.pattern(LayerInput(keep_BN, hidden_BND, text)), window=self.window)
         # Gradient checkpointing runs the layer again inside backward; that is the same pass.
         if torch._C._current_graph_task_id() == -1:
             self.masks.append(mask)
         return EXECUTORS[self.executor](query, key, value, mask, **kwargs)
+
+    @property
+    def _tied_weights_keys(self) -> dict[str, str]:
+        """Gates that several layers share are saved once: transformers looks here for such."""
+        return {name: name for name in self.state_dict()}
 
     def __getstate__(self) -> dict[str, Any]:
         # Masks of the last pass hang on its graph: they are no part of a copied or pickled model.
@@ -54,8 +73,9 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
     """Makes every self-attention of a Hugging Face encoder attend under ``pattern``.
 
     Each self-attention gets its own copy of the pattern as a submodule, so that gates are in
-    ``model.parameters()`` and ``model.state_dict()``. Works for the families that go through
-    transformers' attention interface.
+    ``model.parameters()`` and ``model.state_dict()``. The pattern is noted in ``model.config``, so
+    that what ``model.save_pretrained`` writes, ``load_sparse`` reads. Works for the families that
+    go through transformers' attention interface.
 
     Args:
         model: an encoder, with or without a head. It is changed in place.
@@ -80,18 +100,34 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
             f"this {type(model).__name__} is sparse already: sparsify a fresh one instead"
         )
     found = find_self_attentions(model)
+    check_text_input(model, pattern)
     num_layers = sum(self_attention.calls for self_attention in found)
     layer = 0
     parts = []
+    shared: dict[Pattern, Any] = {}
     for self_attention in found:
-        site = LayerSite(layer, num_layers, self_attention.hidden_size, self_attention.num_heads)
-        parts.append(SparseSelfAttention(pattern.bind(site), executor, self_attention.calls))
+        site = LayerSite(
+            layer,
+            num_layers,
+            self_attention.hidden_size,
+            self_attention.num_heads,
+            self_attention.calls,
+            shared,
+        )
+        parts.append(
+            SparseSelfAttention(
+                pattern.bind(site), executor, self_attention.calls, self_attention.window
+            )
+        )
         layer += self_attention.calls
     for self_attention, sparse in zip(found, parts, strict=True):
         module = self_attention.module
         module.sparse = sparse.to(model.device).train(module.training)
         module.register_forward_pre_hook(_hand_over_hidden_states, with_kwargs=True)
+        module.register_forward_hook(_check_it_was_sparse)
+    hand_down_text_input(model, pattern)
     model.set_attn_implementation(IMPLEMENTATION)
+    keep_record(model.config, pattern, executor)
     return model
 
 
@@ -119,15 +155,24 @@ def latest_masks(model: nn.Module) -> list[SparseMask]:
 
 def gate_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that belong to patterns; they want their own learning rate and no decay."""
-    return [parameter for layer in sparse_layers(model) for parameter in layer.parameters()]
+    gates = (parameter for layer in sparse_layers(model) for parameter in layer.parameters())
+    return list(dict.fromkeys(gates))  # once, those too that several layers share
 
 
 def scale_gate_noise(model: nn.Module, scale: float) -> None:
     """Sets the factor of the noise with which gates are drawn in training (1 at the start)."""
-    for layer in sparse_layers(model):
-        for module in layer.modules():
-            if isinstance(module, Pattern):
-                module.noise_scale = scale
+    for pattern in _bound_patterns(model):
+        pattern.noise_scale = scale
+
+
+def synchronise_patterns(model: nn.Module) -> None:
+    """Makes what patterns recorded of the texts in training the same in every process."""
+    for pattern in _bound_patterns(model):
+        pattern.synchronise()
+
+
+def _bound_patterns(model: nn.Module) -> list[Pattern]:
+    return [module for module in model.modules() if isinstance(module, Pattern)]
 
 
 def _hand_over_hidden_states(
@@ -135,6 +180,20 @@ def _hand_over_hidden_states(
 ) -> None:
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     module.sparse.hidden_BND = next(tensors)  # type: ignore[union-attr]
+
+
+def _check_it_was_sparse(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    """The hidden states must have been used: else the model attends by another implementation."""
+    sparse = module.sparse
+    assert isinstance(sparse, SparseSelfAttention)
+    if sparse.hidden_BND is not None:
+        sparse.hidden_BND = None
+        raise ValueError(
+            f"{type(module).__name__} did not attend under its pattern: the attention "
+            "implementation was changed after sparsify. model.set_attn_implementation("
+            f"{IMPLEMENTATION!r}) makes it sparse again; how it is computed is chosen by "
+            "sparsify(..., executor=...)"
+        )
 
 
 def _attend(
@@ -145,7 +204,7 @@ def _attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    **further: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The attention function that transformers calls in place of its own."""
     sparse = getattr(module, "sparse", None)
@@ -154,29 +213,43 @@ def _attend(
             f"{type(module).__name__} has no pattern: it came after the call of sparsify, or its "
             "model shares the config object of a sparsified one (give each a copy of its own)"
         )
-    if attention_mask is None:
-        keep_BN = torch.ones(query.shape[0], key.shape[2], dtype=torch.bool, device=query.device)
-    elif attention_mask.dim() == 2:
-        keep_BN = attention_mask.bool()
-    else:
-        raise ValueError(
-            "a sparse model takes an attention mask of shape (batch, tokens), 1 for real tokens; "
-            f"got {tuple(attention_mask.shape)}"
-        )
+    key, value = repeat_heads(query, key, value)
+    keep_BN = real_tokens(attention_mask, key)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if sparse.pattern.wants and KEYWORD not in further:
+        raise ValueError(
+            f"{sparse.pattern} got nothing of the text in {type(module).__name__}: this encoder "
+            "does not hand keyword arguments down to its layers, or a layer was called by itself"
+        )
+    text = further.get(KEYWORD, TextInput())
     output_BHND, probabilities = sparse(
-        query, key, value, keep_BN, scaling=scaling, dropout=dropout
+        query, key, value, keep_BN, text, scaling=scaling, dropout=dropout
     )
+    if further.get("output_attentions") and probabilities is None:
+        raise ValueError(
+            f"executor {sparse.executor!r} keeps no attention probabilities; for "
+            "output_attentions=True sparsify the model with executor='dense'"
+        )
     return output_BHND.transpose(1, 2).contiguous(), probabilities
 
 
 def _padding_mask(
-    *, attention_mask: Tensor | None = None, mask_function: Any = None, **_: Any
+    *,
+    mask_function: Any,
+    attention_mask: Tensor | None = None,
+    local_size: int | None = None,
+    use_vmap: bool = False,
+    **_: Any,
 ) -> Tensor | None:
-    """The mask that transformers prepares for ``_attend``: the padding alone, (batch, tokens)."""
-    if mask_function is not bidirectional_mask_function:
+    """The mask that transformers prepares for ``_attend``: the padding alone, (batch, tokens).
+
+    The window of a layer (``local_size``) was found by the probe and is in its ``sparse``.
+    """
+    served = mask_function is bidirectional_mask_function or local_size is not None
+    if not served or use_vmap:  # vmap is for masks that a caller overlays
         raise ValueError(
-            "a sparse model is a bidirectional encoder: causal and windowed masks are not served"
+            "a sparse model is a bidirectional encoder: causal masks and masks of the caller's "
+            "own are not served"
         )
     return attention_mask
 

@@ -16,6 +16,7 @@ import torch
 
 from aaa.experiments.configs import compose_config, config_folder
 from aaa.experiments.run import run
+from tests.needs import overrides_for
 
 GOLDEN = Path(__file__).parent / "golden"
 PATTERNS = sorted(path.stem for path in (config_folder() / "pattern").glob("*.yaml"))
@@ -32,7 +33,7 @@ def losses(pattern: str, folder: Path) -> list[float]:
         "sparsity.ramp_end=0.5", "sparsity.alpha=10", "sparsity.margin=0",
         "sparsity.noise_start=1", "sparsity.noise_end=1",
         "sparsity.alpha_schedule=constant", "run.log_every=1", "run.progress=false",
-        "run.accelerator=cpu", f"run.output_dir={folder}",
+        "run.accelerator=cpu", f"run.output_dir={folder}", *overrides_for(pattern, folder),
     ]  # fmt: skip
     with (run(compose_config(overrides)).directory / "metrics.csv").open(newline="") as file:
         return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "train/loss"]

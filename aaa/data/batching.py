@@ -161,6 +161,7 @@ class Collate:
         self.pad = {
             "input_ids": tokenizer.pad_token_id,
             "token_type_ids": tokenizer.pad_token_type_id,
+            "syntax_heads": -1,
         }
         self.left = tokenizer.padding_side == "left"
         self.label_type = torch.float32 if regression else torch.int64
@@ -170,8 +171,8 @@ class Collate:
 
         Returns:
             ``input_ids``, ``attention_mask`` (1 for tokens, 0 for padding) and, if the rows have
-            them, ``token_type_ids``: int64 of shape (B, N); ``labels`` of shape (B,): float32 for
-            regression, else int64.
+            them, ``token_type_ids`` and ``syntax_heads`` (-1 for padding): int64 of shape (B, N);
+            ``labels`` of shape (B,): float32 for regression, else int64.
         """
         # In numpy: torch takes five times as long to read Python's numbers.
         lengths_B = np.array([len(row["input_ids"]) for row in rows])

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from aaa.data.glue import quiet_datasets
+from aaa.data.cached import Batch, cached_map
+from aaa.data.parses import words_column
+from aaa.data.syntax import token_heads
 from aaa.fingerprint import hash_json
 
 # To be raised when the code below comes to write other values or columns for the same input.
 FORMAT = 1
-
-# Up to this many rows the work takes about a second, too short for a progress bar.
-QUIET_ROWS = 20_000
 
 
 def encode(
@@ -32,18 +30,21 @@ def encode(
     """Tokenise the texts of a dataset, pairs cut from the longer side, special tokens included.
 
     Args:
-        dataset: Rows with the text ``columns`` and ``label``; its ``split`` must be set.
+        dataset: Rows with the text ``columns`` and ``label``, and with the words of each text if
+            ``add_words`` has parsed them; its ``split`` must be set.
         tokenizer: A fast tokenizer.
         columns: One text column, or two that make a pair.
         max_length: Longest sequence in tokens, special tokens counted; what exceeds it is cut.
-        fingerprint: Identifies the content ``dataset`` was read from (``Task.fingerprint()``);
-            its split and number of rows are added here, any other choice of rows is not.
+        fingerprint: Identifies the content ``dataset`` was read from (``Task.fingerprint()``, and
+            that of its parses); its split and number of rows are added here, any other choice of
+            rows is not.
         cache_dir: Folder of the cache; a later call with equal arguments, in this process or
             another, reads the file there instead of tokenising. None keeps the result in memory.
 
     Returns:
         As many rows, with ``input_ids``, ``token_type_ids`` where the tokenizer has them,
-        ``label`` (float32 or int64) and ``length`` (tokens). There is no padding, hence no mask.
+        ``label`` (float32 or int64), ``length`` (tokens) and, of parsed texts, ``syntax_heads``
+        (as ``token_heads`` makes them). There is no padding, hence no mask.
 
     Raises:
         ValueError: If the dataset's split is not set, the tokenizer is not a fast one, or
@@ -54,44 +55,37 @@ def encode(
         raise ValueError("the dataset's split is not set; make it with Dataset...(split=...)")
     _check(tokenizer, columns, max_length)
     typed = "token_type_ids" in tokenizer.model_input_names
+    parsed = all(words_column(column) in dataset.column_names for column in columns)
 
-    def tokenise(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def tokenise(batch: Batch) -> Batch:
         rows = tokenizer(
             *(batch[column] for column in columns),
             truncation=True,
             max_length=max_length,
             return_attention_mask=False,
         )
-        return {
+        encoded = {
             **{name: rows[name] for name in ("input_ids", "token_type_ids") if name in features},
             "length": [len(ids) for ids in rows["input_ids"]],
         }
+        if parsed:
+            words = zip(*(batch[words_column(column)] for column in columns), strict=True)
+            encoded["syntax_heads"] = [
+                token_heads(tokens.offsets, tokens.sequence_ids, own)
+                for tokens, own in zip(rows.encodings, words, strict=True)
+            ]
+        return encoded
 
     features = Features(
         input_ids=List(Value("int32")),
         **({"token_type_ids": List(Value("int8"))} if typed else {}),
         label=_label_type(dataset),
         length=Value("int32"),
+        **({"syntax_heads": List(Value("int32"))} if parsed else {}),
     )
     key = _key(dataset, tokenizer, columns, max_length, fingerprint)
-    if cache_dir is not None:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    with quiet_datasets(when=len(dataset) <= QUIET_ROWS):
-        # ``datasets`` writes to a temporary file and renames it, so two processes that find no
-        # file do the work twice and leave one whole file.
-        return dataset.map(
-            tokenise,
-            batched=True,
-            remove_columns=[name for name in dataset.column_names if name != "label"],
-            features=features,
-            keep_in_memory=cache_dir is None,
-            load_from_cache_file=cache_dir is not None,
-            cache_file_name=None if cache_dir is None else str(cache_dir / f"{key}.arrow"),
-            # Given here, it need not be made from the function by dill, which warns and differs
-            # between processes.
-            new_fingerprint=key,
-            desc=f"tokenising {dataset.split}",
-        )
+    others = [name for name in dataset.column_names if name != "label"]
+    return cached_map(dataset, tokenise, features, key, cache_dir, "tokenising", others)
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], max_length: int) -> None:

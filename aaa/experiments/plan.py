@@ -11,16 +11,18 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from aaa.control import SparsityControl
+from aaa.data.parses import Parses, open_parses
 from aaa.data.task import Task
 from aaa.experiments.configs import config_folder
 from aaa.fingerprint import hash_json
 from aaa.models import Encoder
-from aaa.objective import Hinge
-from aaa.patterns import Pattern
+from aaa.patterns import InLayers, Pattern
 from aaa.places import first_line
 from aaa.training.settings import TrainingSettings
 
 ID_LENGTH = 12
+IN_LAYERS = ("layers", "elsewhere")  # keys that any pattern's config may have
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Plan:
     task: Task
     pattern: Pattern
     encoder: Encoder
-    hinge: Hinge | None
+    control: SparsityControl | None
     settings: TrainingSettings
+    parses: Parses | None  # of the texts, where the pattern reads them
     run_id: str
     cell_id: str  # the run's identity but for its seed: what a table averages over
 
@@ -54,31 +57,47 @@ def make_plan(config: DictConfig) -> Plan:
     Raises:
         ValueError: naming what is wrong in the config, and what would be right.
     """
-    pattern = _build(config, "pattern", Pattern)
-    settings = _build(config, "training", TrainingSettings)
-    hinge = _build(config, "sparsity", Hinge)
-    task = _build(config, "task", Task)
-    encoder = _build(config, "model", Encoder)
+    _find_source(config)
+    pattern = build_pattern(config.pattern)
+    settings = _build(config.training, "training", TrainingSettings)
+    control = _build(config.sparsity, "sparsity", SparsityControl)
+    task = _build(config.task, "task", Task)
+    parses = _open_parses(config, pattern)
+    encoder = _build(config.model, "model", Encoder)
     _check_devices(config, settings)
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed must be a whole number of 0 or more, not {config.seed!r}")
-    if hinge.matched_pattern is not None and pattern.learnable:
-        matched_pattern(hinge)
+    if control.matched_pattern is not None and pattern.learnable:
+        matched_pattern(control)
     return Plan(
         config=config,
         task=task,
         pattern=pattern,
         encoder=encoder,
-        hinge=hinge if pattern.learnable else None,
+        control=control if pattern.learnable else None,
         settings=settings,
-        **_identity(config, task, encoder, pattern),
+        parses=parses,
+        **_identity(config, task, encoder, pattern, parses),
     )
 
 
+def _open_parses(config: DictConfig, pattern: Pattern) -> Parses | None:
+    if "heads" not in pattern.wants:
+        return None
+    if config.data.parses is None:
+        raise ValueError(
+            f"{pattern} reads dependency parses: give data.parses=spacy:<model> or "
+            "data.parses=conllu:<file or folder>"
+        )
+    return open_parses(config.data.parses)
+
+
 def _identity(
-    config: DictConfig, task: Task, encoder: Encoder, pattern: Pattern
+    config: DictConfig, task: Task, encoder: Encoder, pattern: Pattern, parses: Parses | None
 ) -> dict[str, str]:
     decides = science(config, task, encoder, pattern)
+    if parses is not None:
+        decides["parses"] = parses.fingerprint()
     cell = {name: value for name, value in decides.items() if name != "seed"}
     return {"run_id": hash_json(decides)[:ID_LENGTH], "cell_id": hash_json(cell)[:ID_LENGTH]}
 
@@ -94,7 +113,7 @@ def science(config: DictConfig, task: Task, encoder: Encoder, pattern: Pattern) 
     decides = {
         "seed": plain["seed"],
         "max_length": plain["data"]["max_length"],
-        "pattern": plain["pattern"],
+        "pattern": _rule(plain["pattern"], pattern),
         "training": plain["training"],
         "task": {key: value for key, value in plain["task"].items() if key not in place},
         "data": task.fingerprint(),
@@ -110,33 +129,98 @@ def science(config: DictConfig, task: Task, encoder: Encoder, pattern: Pattern) 
     return decides
 
 
-def matched_pattern(hinge: Hinge) -> Pattern:
+def _rule(node: dict[str, Any], pattern: Pattern) -> dict[str, Any]:
+    """A pattern's config by content: no key that is not used, no place, what was read there."""
+    rule = {key: value for key, value in node.items() if key not in IN_LAYERS or value is not None}
+    if "elsewhere" in rule:
+        rule["elsewhere"] = OmegaConf.to_container(
+            named_pattern(rule["elsewhere"], "pattern.elsewhere"), resolve=False
+        )
+    read = pattern.fingerprint()
+    return rule if read is None else _without_sources(rule) | {"read": read}
+
+
+def _without_sources(node: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_sources(value) if isinstance(value, dict) else value
+        for key, value in node.items()
+        if key != "source"
+    }
+
+
+def _find_source(config: DictConfig) -> None:
+    """Puts the directory of a run in place of its id, where a pattern is copied from one."""
+    node = config.pattern
+    if "source" in node and not Path(node.source).exists():
+        directory = Path(config.run.output_dir) / "runs" / node.source
+        if directory.is_dir():
+            node.source = str(directory)
+
+
+def build_pattern(node: DictConfig) -> Pattern:
+    """The pattern of a config's ``pattern`` node.
+
+    Every such node may have ``layers``, the layers in which the pattern is to be (see
+    ``InLayers``), and ``elsewhere``, the name of the pattern of all others (full attention
+    without).
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    layers, elsewhere = (node.get(key) for key in IN_LAYERS)
+    rule = OmegaConf.masked_copy(node, [str(key) for key in node if key not in IN_LAYERS])
+    if OmegaConf.is_missing(rule, "source"):
+        raise ValueError(
+            "pattern.source is missing: give the run whose diagonals are to be copied, its id or "
+            "its directory, or the folder of a saved model"
+        )
+    pattern = _build(rule, "pattern", Pattern)
+    if layers is None:
+        if elsewhere is not None:
+            raise ValueError("pattern.elsewhere is for layers outside pattern.layers: give those")
+        return pattern
+    other = None
+    if elsewhere is not None:
+        other = build_pattern(named_pattern(elsewhere, "pattern.elsewhere"))
+    return InLayers(pattern, list(layers) if OmegaConf.is_list(layers) else layers, other)
+
+
+def named_pattern(name: str, key: str) -> DictConfig:
+    """The config of a pattern of conf/pattern.
+
+    Raises:
+        ValueError: if there is none of that name, which stood under ``key``.
+    """
+    folder = config_folder() / "pattern"
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise ValueError(f"{key}: unknown pattern {name!r}; known: {known}")
+    node = OmegaConf.load(file)
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def matched_pattern(control: SparsityControl) -> Pattern:
     """The fixed pattern that ``sparsity.target=match:<name>`` names.
 
     Raises:
         ValueError: for an unknown or a learnable one.
     """
-    assert hinge.matched_pattern is not None
-    folder = config_folder() / "pattern"
-    file = folder / f"{hinge.matched_pattern}.yaml"
-    if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        raise ValueError(
-            f"sparsity.target: unknown pattern {hinge.matched_pattern!r}; known: {known}"
-        )
-    pattern = instantiate(OmegaConf.load(file))
+    assert control.matched_pattern is not None
+    pattern = build_pattern(named_pattern(control.matched_pattern, "sparsity.target"))
     if pattern.learnable:
         raise ValueError(
-            f"sparsity.target=match:{hinge.matched_pattern}: the sparsity of {pattern} is itself "
-            "learned; match a fixed pattern such as local2_global2"
+            f"sparsity.target=match:{control.matched_pattern}: the sparsity of {pattern} is "
+            "itself learned; match a fixed pattern such as local2_global2"
         )
     return pattern
 
 
-def _build(config: DictConfig, group: str, kind: type) -> Any:
+def _build(node: DictConfig, group: str, kind: type) -> Any:
     """Instantiates one group of the config; its errors name the group."""
     try:
-        built = instantiate(config[group])
+        built = instantiate(node)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):

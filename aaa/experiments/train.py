@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy
-from safetensors.torch import save_model
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from aaa.control import Controller
 from aaa.data.batching import Collate, batches_per_epoch
 from aaa.experiments.console import quiet_libraries
 from aaa.experiments.environment import hardware, peak_memory_bytes, reset_peak_memory
 from aaa.experiments.plan import Plan
 from aaa.experiments.prepare import Prepared
+from aaa.experiments.result import MODEL
 from aaa.experiments.resume import CHECKPOINT, OWNER
+from aaa.saved import quiet_transformers
 from aaa.sparse import sparsify
 from aaa.training.callbacks import ResumePoint, Speed, StopOnSignal
 from aaa.training.data_module import TaskData
@@ -28,7 +31,7 @@ from aaa.training.progress import TrainingBar
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = "model.safetensors"
+AXES = ("row_share", "column_share", "row_count", "column_count")
 
 
 def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
@@ -57,10 +60,13 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
         total_steps,
         plan.config.seed,
     )
+    controller = None
+    if prepared.control is not None and prepared.by_length is not None:
+        controller = Controller(prepared.control, prepared.by_length, total_steps)
     module = FineTune(
         model,
         plan.task,
-        prepared.hinge,
+        controller,
         settings,
         total_steps,
         data.evaluation_splits,
@@ -81,7 +87,7 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
         stop.restore()
         close_loggers(trainer.loggers)
     if trainer.is_global_zero:
-        save_model(model, str(plan.directory / WEIGHTS))
+        export(model, prepared.tokenizer, plan.directory / MODEL)
         resume_point.path.unlink(missing_ok=True)  # a finished run has no place to come back to
     figures = _figures(plan, prepared, module, speed)
     device = trainer.strategy.root_device
@@ -104,16 +110,32 @@ def build_model(plan: Plan) -> PreTrainedModel:
     return model.train()
 
 
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Weights and tokenizer, for ``load_sparse``, ``aaa plot`` and ``model.path=`` to take."""
+    with quiet_transformers():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def _figures(plan: Plan, prepared: Prepared, module: FineTune, speed: Speed) -> dict[str, Any]:
     headline = module.figures["validation"]
-    axis = ("row_share", "column_share") if plan.pattern.learnable else ()
+    axis: dict[str, Any] = {}
+    if plan.pattern.learnable:
+        axis = {name: headline[name] for name in AXES}
+        axis["chosen_tokens"] = {
+            name: [
+                {**token, "token": prepared.tokenizer.convert_ids_to_tokens(token["token"])}
+                for token in tokens
+            ]
+            for name, tokens in headline["chosen_tokens"].items()
+        }
     return {
         "score": 100 * headline["metrics"][plan.task.headline],
         "metrics": {split: figures["metrics"] for split, figures in module.figures.items()},
         "sparsity": headline["sparsity"],
         "sparsity_per_layer": headline["sparsity_per_layer"],
-        **{share: headline[share] for share in axis},
-        "sparsity_target": prepared.hinge.target if prepared.hinge is not None else None,
+        **axis,
+        "sparsity_target": prepared.control.target if prepared.control is not None else None,
         "examples_per_second": speed.examples_per_second,
     }
 
@@ -127,7 +149,8 @@ def _trainer(plan: Plan, total_steps: int, callbacks: list[Callback]) -> Trainer
         accelerator=place.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        # Buffers are constants here, and processes may evaluate different numbers of batches.
+        # Patterns synchronise their own buffers; processes may evaluate different numbers of
+        # batches.
         strategy=DDPStrategy(broadcast_buffers=False) if settings.world_size > 1 else "auto",
         precision=settings.precision,
         max_steps=total_steps,

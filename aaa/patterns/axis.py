@@ -23,30 +23,45 @@ class Axis(Pattern):
     that no row is empty (section 4.2). The paper pairs it with two neighbours on both sides:
     ``Axis() | Local(2)``; several of its reported rho cannot be reached with that floor.
 
-    What the paper leaves open and is ours: heads share the gates; the importance layers start at
-    weight 0 and a positive bias, so that fine-tuning starts from (nearly) full attention.
+    What the paper leaves open and is ours: heads share the gates, unless ``per_head``; the
+    importance layers start at weight 0 and a positive bias, so that fine-tuning starts from
+    (nearly) full attention.
 
     Args:
         initial_logit: the bias at the start; a gate is open with probability sigmoid of it.
         temperature: of the Gumbel-sigmoid.
+        rows, columns: whether rows, and whether columns, can be opened; at least one of them.
+        per_head: whether each head chooses its own tokens.
 
     Raises:
-        ValueError: if the temperature is not positive.
+        ValueError: if the temperature is not positive, or neither rows nor columns are wanted.
     """
 
     row: nn.Linear  # the importance layers are there once the pattern is bound to a layer
     column: nn.Linear
 
-    def __init__(self, initial_logit: float = 2.0, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        initial_logit: float = 2.0,
+        temperature: float = 1.0,
+        rows: bool = True,
+        columns: bool = True,
+        per_head: bool = False,
+    ) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"Axis temperature is above 0, not {temperature}")
+        if not (rows or columns):
+            raise ValueError("Axis opens rows, columns or both; without either use Local(0)")
         self.initial_logit, self.temperature = initial_logit, temperature
+        self.rows, self.columns, self.per_head = rows, columns, per_head
 
     def bind(self, site: LayerSite) -> Pattern:
         bound = copy.deepcopy(self)
-        bound.row = self._importance_layer(site.hidden_size)
-        bound.column = self._importance_layer(site.hidden_size)
+        if self.rows:
+            bound.row = self._importance_layer(site)
+        if self.columns:
+            bound.column = self._importance_layer(site)
         return bound
 
     def closed(self) -> Pattern:
@@ -56,13 +71,18 @@ class Axis(Pattern):
         assert inputs.hidden_BND is not None, "an Axis pattern reads the hidden states"
         return SparseMask(
             inputs.keep_BN,
-            rows_BHN=self._gates(self.row, inputs),
-            columns_BHN=self._gates(self.column, inputs),
+            rows_BHN=self._gates(self.row, inputs) if self.rows else None,
+            columns_BHN=self._gates(self.column, inputs) if self.columns else None,
             diagonals_BHK=inputs.keep_BN.new_ones(1, 1, 1).float(),
         )
 
-    def _importance_layer(self, hidden_size: int) -> nn.Linear:
-        layer = nn.Linear(hidden_size, 1)
+    def extra_repr(self) -> str:
+        options = {"rows": self.rows, "columns": self.columns, "per_head": self.per_head}
+        usual = {"rows": True, "columns": True, "per_head": False}
+        return ", ".join(f"{k}={options[k]}" for k in usual if options[k] != usual[k])
+
+    def _importance_layer(self, site: LayerSite) -> nn.Linear:
+        layer = nn.Linear(site.hidden_size, site.num_heads if self.per_head else 1)
         nn.init.zeros_(layer.weight)
         nn.init.constant_(layer.bias, self.initial_logit)
         return layer
@@ -71,8 +91,8 @@ class Axis(Pattern):
         # In float32 also under autocast: bf16 logits would tie the gates of alike tokens.
         assert inputs.hidden_BND is not None
         with torch.autocast(inputs.hidden_BND.device.type, enabled=False):
-            logits_BN1 = F.linear(
+            logits_BNH = F.linear(
                 inputs.hidden_BND.float(), importance.weight.float(), importance.bias.float()
             )
-        gates_BN1 = gumbel_sigmoid(logits_BN1, self.training, self.temperature, self.noise_scale)
-        return (gates_BN1 * inputs.keep_BN.unsqueeze(-1)).transpose(1, 2)
+        gates_BNH = gumbel_sigmoid(logits_BNH, self.training, self.temperature, self.noise_scale)
+        return (gates_BNH * inputs.keep_BN.unsqueeze(-1)).transpose(1, 2)

@@ -7,7 +7,11 @@ from torch import Tensor
 
 
 def gumbel_sigmoid(
-    logits: Tensor, training: bool, temperature: float = 1.0, noise_scale: float = 1.0
+    logits: Tensor,
+    training: bool,
+    temperature: float = 1.0,
+    noise_scale: float = 1.0,
+    one_draw: bool = False,
 ) -> Tensor:
     """A 0/1 indicator for each logit (Eq. 11; Jang et al., 2017; Maddison et al., 2017).
 
@@ -18,13 +22,16 @@ def gumbel_sigmoid(
     happens at evaluation: 1 and this rule are ours, and so is ``noise_scale``, a factor of the
     noise, at 0 of which training sees the very masks of evaluation.
 
+    With ``one_draw`` the gates along the last axis share their noise: the open ones are then those
+    of the highest logits.
+
     Returns:
         float32, of the shape of ``logits``, every value 0 or 1.
     """
     logits = logits.float()
     if not training:
         return (logits > 0).float()
-    uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
+    uniform = torch.rand_like(logits[..., :1] if one_draw else logits).clamp(1e-6, 1 - 1e-6)
     noise = noise_scale * (uniform.log() - (-uniform).log1p())
     soft = torch.sigmoid((logits + noise) / temperature)
     hard = (soft > 0.5).float()

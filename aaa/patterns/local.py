@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+import torch
+
 from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, Pattern
+from aaa.patterns.ranked import check_size_or_density, pairs_at
 
 
 class Local(Pattern):
     """Cells with ``|i - j| <= size``: the main diagonal and ``size`` neighbours on both sides.
 
     Closed form (paper, footnote 5): ``|B| = (2 size + 1) N - size (size + 1)`` for N > size.
-    ``Local(0)`` is the main diagonal alone.
+    ``Local(0)`` is the main diagonal alone. This is the *neighbour* mask of Breaking BERT (Brahma
+    et al., 2022). By ``density`` instead of a size it is comparable with that paper's other masks
+    (``Random``, ``Syntax``, ``Lexical``): in a text of N tokens the nearest pairs are open, of the
+    last distance the leftmost ones, until ``round(density N^2)`` cells are (ours).
 
     Note: ``size`` is a radius, as in Eq. 6, not a total window as in Longformer's code.
 
+    Args:
+        size: radius in tokens, 0 or more.
+        density: share of open cells in (0, 1]; exactly one of the two is given.
+
     Raises:
-        ValueError: if ``size`` is negative.
+        ValueError: if not exactly one is given, or it is out of range.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int | None = None, density: float | None = None) -> None:
         super().__init__()
-        if size < 0:
-            raise ValueError(f"Local size is a radius in tokens of 0 or more, not {size}")
-        self.size = size
+        check_size_or_density("Local", "size", size, 0, density)
+        self.size, self.density = size, density
 
     def forward(self, inputs: LayerInput) -> SparseMask:
+        if self.density is not None:
+            return _nearest_pairs(inputs, self.density)
+        assert self.size is not None
         offsets = inputs.keep_BN.new_ones(1, 1, self.size + 1).float()
         return SparseMask(inputs.keep_BN, diagonals_BHK=offsets)
 
     def extra_repr(self) -> str:
-        return str(self.size)
+        return str(self.size) if self.density is None else f"density={self.density}"
+
+
+def _nearest_pairs(inputs: LayerInput, density: float) -> SparseMask:
+    """Whole diagonals as far as the pairs reach, and single cells of the one after them."""
+    keep_BN = inputs.keep_BN
+    lengths_B = keep_BN.sum(-1)
+    pairs_B1 = pairs_at(density, lengths_B).unsqueeze(-1)
+    distances_K = torch.arange(keep_BN.shape[-1], device=keep_BN.device)
+    # Distance k has N - k pairs; distance 0, the main diagonal, counts for none.
+    within_BK = ((lengths_B.unsqueeze(-1) - distances_K).clamp_min(0) * (distances_K > 0)).cumsum(
+        -1
+    )
+    whole_BK = within_BK <= pairs_B1
+    left_B1 = pairs_B1 - (within_BK * whole_BK).amax(-1, keepdim=True)
+    distance_B1 = whole_BK.sum(-1, keepdim=True)
+    row_BE = keep_BN.int().argmax(-1, keepdim=True) + torch.arange(
+        int(left_B1.max()) if left_B1.numel() else 0, device=keep_BN.device
+    )
+    cells_BE2 = torch.stack([row_BE, row_BE + distance_B1], dim=-1)
+    unused_BE1 = (row_BE - row_BE[:, :1] >= left_B1).unsqueeze(-1)
+    cells_BE2 = cells_BE2.masked_fill(unused_BE1, -1)
+    return SparseMask(
+        keep_BN,
+        diagonals_BHK=whole_BK.float().unsqueeze(1),
+        edges_BE2=torch.cat([cells_BE2, cells_BE2.flip(-1)], dim=1),
+    )

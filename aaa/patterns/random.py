@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
+from aaa.patterns.ranked import check_size_or_density, pairs_at
 
 Reading = Literal["measured", "text"]
 TILE = 128  # Hugging Face's default max_seq_length, and SparseBERT's map
@@ -26,27 +27,39 @@ class Random(Pattern):
     ``reading="text"`` does what the text says. Beyond 128 tokens ``measured`` draws r cells a row
     in every further 128 columns, so that the density stays what it is (ours).
 
+    By ``density`` it is the *random* mask of Breaking BERT (Brahma et al., 2022), comparable with
+    that paper's other masks: symmetric pairs, drawn anew for each length of a text, are open until
+    ``round(density N^2)`` cells are (ours; the other two readings are not symmetric).
+
     The main diagonal is open too, so that no row is empty.
 
     Args:
-        size: r above.
+        size: r above, from 1 to 128.
         seed: of the drawing; together with the layer it fixes every cell.
-        reading: what r means.
+        reading: what r means; a density has one meaning alone.
+        density: share of open cells in (0, 1], the main diagonal counted; exactly one of size and
+            density is given.
 
     Raises:
-        ValueError: if ``size`` is not within 1..128 or the reading is unknown.
+        ValueError: if not exactly one of size and density is given, it is out of range, or the
+            reading is unknown.
     """
 
-    def __init__(self, size: int, seed: int = 0, reading: Reading = "measured") -> None:
+    def __init__(
+        self,
+        size: int | None = None,
+        seed: int = 0,
+        reading: Reading = "measured",
+        density: float | None = None,
+    ) -> None:
         super().__init__()
-        if not 1 <= size <= TILE:
-            raise ValueError(
-                f"Random size is a number of cells a row, from 1 to {TILE}, not {size}"
-            )
+        check_size_or_density("Random", "size", size, 1, density)
+        if size is not None and size > TILE:
+            raise ValueError(f"Random size is at most {TILE} cells a row, not {size}")
         if reading not in get_args(Reading):
             known = ", ".join(get_args(Reading))
             raise ValueError(f"Random knows no reading {reading!r}; known readings: {known}")
-        self.size, self.seed, self.reading = size, seed, reading
+        self.size, self.seed, self.reading, self.density = size, seed, reading, density
         self.layer = 0
 
     def bind(self, site: LayerSite) -> Pattern:
@@ -57,26 +70,32 @@ class Random(Pattern):
     def forward(self, inputs: LayerInput) -> SparseMask:
         keep_BN = inputs.keep_BN
         self_loop = keep_BN.new_ones(1, 1, 1).float()
-        if self.reading == "measured":
-            edges_BE2 = self._cropped(keep_BN)
+        if self.size is not None and self.reading == "measured":
+            edges_BE2 = self._cropped(keep_BN, self.size)
         else:
             edges_BE2 = self._sample_by_sample(keep_BN)
         return SparseMask(keep_BN, diagonals_BHK=self_loop, edges_BE2=edges_BE2)
 
-    def _cropped(self, keep_BN: Tensor) -> Tensor:
+    def _cropped(self, keep_BN: Tensor, size: int) -> Tensor:
         batch, num_tokens = keep_BN.shape
-        edges_E2 = _tiled_edges(num_tokens, self.size, self.seed, self.layer).to(keep_BN.device)
+        edges_E2 = _tiled_edges(num_tokens, size, self.seed, self.layer).to(keep_BN.device)
         return _place(edges_E2.expand(batch, -1, -1), keep_BN)
 
     def _sample_by_sample(self, keep_BN: Tensor) -> Tensor:
-        edges = [
-            _uniform_edges(length, 2 * length * self.size, self.seed, self.layer)
-            for length in keep_BN.sum(-1).tolist()
-        ]
+        edges = [self._drawn(length) for length in keep_BN.sum(-1).tolist()]
         edges_BE2 = torch.nn.utils.rnn.pad_sequence(edges, batch_first=True, padding_value=-1)
         return _place(edges_BE2.to(keep_BN.device), keep_BN)
 
+    def _drawn(self, length: int) -> Tensor:
+        if self.density is not None:
+            pairs = int(pairs_at(self.density, torch.tensor(length)))
+            return _uniform_pairs(length, pairs, self.seed, self.layer)
+        assert self.size is not None
+        return _uniform_edges(length, 2 * length * self.size, self.seed, self.layer)
+
     def extra_repr(self) -> str:
+        if self.density is not None:
+            return f"density={self.density}"
         reading = "" if self.reading == "measured" else f", reading={self.reading!r}"
         return f"{self.size}{reading}"
 
@@ -119,3 +138,12 @@ def _uniform_edges(length: int, count: int, seed: int, layer: int) -> Tensor:
     """``count`` different cells (at most all) of a length x length map; (E, 2)."""
     cells = torch.randperm(length**2, generator=_generator(seed, layer, length))[:count]
     return torch.stack([cells // max(length, 1), cells % max(length, 1)], dim=-1)
+
+
+@lru_cache(maxsize=4096)
+def _uniform_pairs(length: int, count: int, seed: int, layer: int) -> Tensor:
+    """``count`` different pairs of a length x length map, each both ways round; (E, 2)."""
+    pairs_2P = torch.triu_indices(length, length, 1)
+    drawn = torch.randperm(pairs_2P.shape[-1], generator=_generator(seed, layer, length))[:count]
+    pairs_P2 = pairs_2P[:, drawn].T
+    return torch.cat([pairs_P2, pairs_P2.flip(-1)])

@@ -11,12 +11,13 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from aaa.control import Controller
 from aaa.data.metrics import build_metrics
 from aaa.data.task import Task
-from aaa.mask_statistics import MaskStatistics
+from aaa.mask_statistics import ChosenTokens, MaskStatistics
 from aaa.masks import SparseMask
-from aaa.objective import Hinge, sparsity
-from aaa.sparse import latest_masks, scale_gate_noise, sparse_layers
+from aaa.objective import sample_sparsity, sparsity
+from aaa.sparse import latest_masks, scale_gate_noise, sparse_layers, synchronise_patterns
 from aaa.training.optimiser import linear_decay, parameter_groups
 from aaa.training.settings import TrainingSettings
 
@@ -24,24 +25,37 @@ Batch = dict[str, Tensor]
 
 
 class Evaluation(nn.Module):
-    """What is measured over one development set."""
+    """What is measured over one development set.
 
-    def __init__(self, task: Task, num_layers: int) -> None:
+    Args:
+        task: gives the metrics.
+        learned: for each layer, whether its pattern is learned: what these choose is counted.
+        vocab_size: number of tokens of the encoder's vocabulary.
+    """
+
+    def __init__(self, task: Task, learned: list[bool], vocab_size: int) -> None:
         super().__init__()
+        self.learned = learned
         self.scores = build_metrics(task.metrics, task.num_labels)
-        self.masks = MaskStatistics(num_layers)
+        self.masks = MaskStatistics(len(learned))
+        self.tokens = ChosenTokens(vocab_size)
 
-    def update(self, logits: Tensor, labels: Tensor, masks: list[SparseMask]) -> None:
+    def update(self, logits: Tensor, batch: Batch, masks: list[SparseMask]) -> None:
         """Adds a batch."""
-        self.scores.update(logits, labels)
+        self.scores.update(logits, batch["labels"])
         self.masks.update(masks)
+        if any(self.learned):
+            learned = [mask for mask, own in zip(masks, self.learned, strict=True) if own]
+            self.tokens.update(batch["input_ids"], learned)
 
     def conclude(self) -> dict[str, Any]:
         """The metrics and mask statistics over all processes; ready for the next evaluation."""
         metrics = {name: float(value) for name, value in self.scores.compute().items()}
         figures = {**self.masks.compute(), "metrics": metrics}
-        self.scores.reset()
-        self.masks.reset()
+        if any(self.learned):
+            figures["chosen_tokens"] = self.tokens.compute()
+        for metric in (self.scores, self.masks, self.tokens):
+            metric.reset()
         return figures
 
 
@@ -54,7 +68,7 @@ class FineTune(LightningModule):
     Args:
         model: a sparsified encoder under a classification head.
         task: gives the loss (mean squared error for regression, else cross entropy) and metrics.
-        hinge: the sparsity objective; None where the pattern has nothing to learn.
+        control: of the sparsity; None where the pattern has nothing to learn.
         settings: optimiser and schedule.
         total_steps: optimiser steps of the whole run.
         splits: names of the development sets, in the order of the validation data loaders.
@@ -65,18 +79,24 @@ class FineTune(LightningModule):
         self,
         model: PreTrainedModel,
         task: Task,
-        hinge: Hinge | None,
+        control: Controller | None,
         settings: TrainingSettings,
         total_steps: int,
         splits: list[str],
         seed: int,
     ) -> None:
         super().__init__()
-        self.model, self.task, self.hinge = model, task, hinge
+        self.model, self.task, self.control = model, task, control
         self.settings, self.total_steps = settings, total_steps
         self.splits, self.seed = splits, seed
-        num_layers = sum(layer.masks.maxlen or 0 for layer in sparse_layers(model))
-        self.evaluations = nn.ModuleDict({split: Evaluation(task, num_layers) for split in splits})
+        self.learned = [
+            layer.pattern.learnable
+            for layer in sparse_layers(model)
+            for _ in range(layer.masks.maxlen or 0)
+        ]
+        self.evaluations = nn.ModuleDict(
+            {split: Evaluation(task, self.learned, model.config.vocab_size) for split in splits}
+        )
         self.figures: dict[str, dict[str, Any]] = {}  # of the latest evaluation, by split
 
     def forward(self, batch: Batch) -> Tensor:
@@ -88,31 +108,36 @@ class FineTune(LightningModule):
         """L_All of Eq. 10."""
         torch.manual_seed(_noise_seed(self.seed, self.global_rank, batch_idx))
         progress = self.global_step / self.total_steps
-        if self.hinge is not None:
-            scale_gate_noise(self.model, self.hinge.noise_at(progress))
+        if self.control is not None:
+            scale_gate_noise(self.model, self.control.settings.noise_at(progress))
         loss = self._task_loss(self(batch), batch["labels"])
         shown: dict[str, Any] = {"loss": loss.detach()}
-        if self.hinge is not None:
-            alpha, target = self.hinge.alpha_at(progress), self.hinge.target_at(progress)
-            rho = sparsity(self.model)
-            loss = loss + alpha * torch.relu(target - rho)
-            shown |= {"rho": rho.detach(), "alpha": alpha, "target": target}
+        if self.control is not None:
+            rho_B = sample_sparsity(self.model)
+            lengths_B = latest_masks(self.model)[0].lengths_B
+            loss = loss + self.control(rho_B, lengths_B, progress, self._average)
+            shown |= {"rho": rho_B.detach().mean(), "alpha": self.control.alpha}
+            shown |= {"target": self.control.target, "gap": self.control.gap}
         elif self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             shown["rho"] = sparsity(self.model)
         self.log_dict({f"train/{name}": value for name, value in shown.items()}, prog_bar=True)
         return loss
 
+    def on_after_backward(self) -> None:
+        """Processes see texts of different lengths."""
+        synchronise_patterns(self.model)
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Logs the rates."""
         rates = self.trainer.optimizers[0].param_groups
         self.log("train/learning_rate", rates[0]["lr"])
-        if self.hinge is not None:
+        if self.control is not None:
             self.log("train/gate_learning_rate", rates[-1]["lr"])
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds a batch to the scores and the mask statistics of its development set."""
         self._evaluation(self.splits[dataloader_idx]).update(
-            self(batch), batch["labels"], latest_masks(self.model)
+            self(batch), batch, latest_masks(self.model)
         )
 
     def on_validation_epoch_end(self) -> None:
@@ -121,8 +146,15 @@ class FineTune(LightningModule):
             figures = self.figures[split] = self._evaluation(split).conclude()
             logged = {f"{split}/{name}": value for name, value in figures["metrics"].items()}
             logged[f"{split}/rho"] = figures["sparsity"]
-            for layer, rho in enumerate(figures["sparsity_per_layer"]):
-                logged[f"{split}/rho_layer_{layer}"] = rho
+            layers = {"rho": figures["sparsity_per_layer"]}
+            if any(self.learned):
+                layers |= {share: figures[share] for share in ("row_share", "column_share")}
+            logged |= {
+                f"{split}/{name}_layer_{layer}": value
+                for name, values in layers.items()
+                for layer, value in enumerate(values)
+                if value is not None
+            }
             self.log_dict(logged, rank_zero_only=True)
         headline = self.figures["validation"]["metrics"][self.task.headline]
         self.log(self.task.headline, headline, prog_bar=True, logger=False, rank_zero_only=True)
@@ -145,6 +177,10 @@ class FineTune(LightningModule):
         """Clips by norm; Lightning's own refuses a fused optimiser under any autocast."""
         assert gradient_clip_val is not None
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+
+    def _average(self, value: Tensor) -> Tensor:
+        """Over processes."""
+        return self.trainer.strategy.reduce(value, reduce_op="mean")
 
     def _evaluation(self, split: str) -> Evaluation:
         evaluation = self.evaluations[split]

@@ -173,6 +173,15 @@ def test_collate_is_tokenizer_pad(side: str, typed: bool, regression: bool) -> N
     assert batch["labels"].dtype == (torch.float32 if regression else torch.int64)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_trees_are_padded_with_minus_one(side: str) -> None:
+    rows = [{"input_ids": [5, 6, 7], "syntax_heads": [0, 0, -2], "label": 0},
+            {"input_ids": [5], "syntax_heads": [0], "label": 1}]  # fmt: skip
+    heads_BN = Collate(tokenizer(side), False)(rows)["syntax_heads"]
+    assert heads_BN.tolist() == [[0, 0, -2], [-1, -1, 0] if side == "left" else [0, -1, -1]]
+    assert heads_BN.dtype == torch.int64
+
+
 def test_collate_needs_a_padding_token() -> None:
     unpadded = tokenizer()
     unpadded.pad_token = None

@@ -73,6 +73,24 @@ def test_single_texts_without_token_types_and_with_scores() -> None:
     assert encoded["label"][:] == [0.5, 1.0, 5.0]
 
 
+def test_parsed_texts_have_their_trees() -> None:
+    words = {
+        "one_words": [
+            [[0, 1, 1], [2, 3, 1]],
+            [[0, 1, 0]],
+            [[2 * n, 2 * n + 1, 0] for n in range(6)],
+        ],
+        "two_words": [[[0, 1, 0]], [[0, 1, 0], [2, 3, 0]], [[0, 3, 0]]],
+    }
+    data = Dataset.from_dict({**make_data().to_dict(), **words}, split="train")
+    plain = encode(make_data(), make_tokenizer(), ("one", "two"), 8, "data")
+    encoded = encode(data, make_tokenizer(), ("one", "two"), 8, "parsed data")
+    assert encoded["syntax_heads"][:] == [
+        [0, 2, 0, 0, 0, 0], [0, 0, 0, 0, 3, 0], [0, 0, 1, 1, 1, 0, 0, 0]
+    ]  # fmt: skip
+    assert encoded.remove_columns("syntax_heads").to_dict() == plain.to_dict()
+
+
 def test_the_second_time_is_read_from_the_cache(tmp_path: Path) -> None:
     first = encode(make_data(), make_tokenizer(), ("one",), 8, "data", tmp_path)
     tokenizer = make_tokenizer()

@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from aaa.experiments.plan import make_plan
+from aaa import Axis, Full, Global, InLayers, Local, Pattern
+from aaa.experiments.configs import config_folder
+from aaa.experiments.plan import make_plan, matched_pattern
+from aaa.experiments.prepare import prepare
 from tests.experiments.conftest import Compose
+from tests.needs import demo_parses, diagonals, overrides_for
 
 
 def run_id(compose: Compose, *overrides: str) -> str:
@@ -72,12 +77,93 @@ def test_id_of_weights_is_their_content(compose: Compose, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["pattern=local2", "pattern.layers=1-2"], InLayers(Local(2), "1-2")),
+        (["pattern=local2", "pattern.layers=1-"], InLayers(Local(2), "1-")),
+        (["pattern=full", "pattern.layers=1"], InLayers(Full(), 1)),
+        (
+            ["pattern=local2", "pattern.layers=[0,2]", "pattern.elsewhere=local3_global1"],
+            InLayers(Local(2), [0, 2], Local(3) | Global(1)),
+        ),
+        (["pattern=aaa", "pattern.layers=2"], InLayers(Axis() | Local(2), 2)),
+    ],
+    ids=str,
+)
+def test_any_pattern_in_some_layers(
+    compose: Compose, overrides: list[str], expected: Pattern
+) -> None:
+    plan = make_plan(compose(*overrides))
+    assert plan.pattern.spec() == expected.spec()
+    assert (plan.control is not None) == expected.learnable
+    assert plan.run_id != run_id(compose, overrides[0])
+
+
+def test_every_pattern_may_have_layers(compose: Compose, tmp_path: Path) -> None:
+    for file in sorted((config_folder() / "pattern").glob("*.yaml")):
+        needed = overrides_for(file.stem, tmp_path)
+        whole = compose(f"pattern={file.stem}", *needed)
+        assert (whole.pattern.layers, whole.pattern.elsewhere) == (None, None)
+        some = make_plan(compose(f"pattern={file.stem}", "pattern.layers=2", *needed)).pattern
+        assert isinstance(some, InLayers)
+        assert some.inside.spec() == make_plan(whole).pattern.spec()
+
+
+def test_id_follows_layers_and_what_is_elsewhere(compose: Compose) -> None:
+    ids = {
+        run_id(compose, *overrides)
+        for overrides in (
+            (), ("pattern.layers=1",), ("pattern.layers=2",),
+            ("pattern.layers=1", "pattern.elsewhere=local2"),
+            ("pattern.layers=1", "pattern.elsewhere=local2_global2"),
+        )
+    }  # fmt: skip
+    assert len(ids) == 5
+
+
+def test_id_of_copied_diagonals_is_their_content(compose: Compose, tmp_path: Path) -> None:
+    def source(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return diagonals(tmp_path / name)
+
+    def own_id(path: Path) -> str:
+        return run_id(compose, "pattern=diagonal_fixed_global1", f"pattern.source={path}")
+
+    first, same, other = source("a"), source("b"), source("c")
+    weights = load_file(other)
+    next(iter(weights.values())).neg_()
+    save_file(weights, str(other))
+    assert own_id(first) == own_id(same) != own_id(other)
+
+
+def test_a_source_may_be_the_id_of_a_run(compose: Compose) -> None:
+    config = compose("pattern=diagonal_fixed_global1", "pattern.source=0123456789ab")
+    directory = Path(config.run.output_dir) / "runs" / "0123456789ab"
+    directory.mkdir(parents=True)
+    diagonals(directory).rename(directory / "model.safetensors")
+    assert not make_plan(config).pattern.learnable
+    assert config.pattern.diagonal.source == str(directory)  # where its workers find it too
+
+
+def test_matched_patterns_in_some_layers(compose: Compose) -> None:
+    plan = make_plan(compose("pattern.layers=1", "sparsity.target=match:local2"))
+    assert plan.control is not None
+    assert matched_pattern(plan.control).spec() == Local(2).spec()
+
+
+def test_layers_are_checked_before_any_training(compose: Compose) -> None:
+    for overrides in (["pattern=local2", "pattern.layers=6-11"], ["pattern.layers=6-11"]):
+        with pytest.raises(ValueError, match="layers 6-11: this encoder has 3 layers"):
+            prepare(make_plan(compose(*overrides)))
+
+
+@pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (["sparsity.target=1.0"], r"sparsity.target .* \[0, 1\)"),
         (["sparsity.target=-0.1"], r"sparsity.target .* \[0, 1\)"),
         (["sparsity.target=half"], "match:<pattern>"),
-        (["sparsity.target=match:local9"], "unknown pattern 'local9'; known: aaa, full"),
+        (["sparsity.target=match:local9"], "unknown pattern 'local9'; known: aaa, aaa_columns"),
         (["sparsity.target=match:aaa"], "itself learned"),
         (["sparsity.alpha=0"], "sparsity.alpha"),
         (["sparsity.ramp_end=2"], "sparsity.ramp_start and sparsity.ramp_end"),
@@ -92,8 +178,15 @@ def test_id_of_weights_is_their_content(compose: Compose, tmp_path: Path) -> Non
         (["training.warmup=1.5"], "training.warmup"),
         (["training.max_steps=0"], "training.max_steps"),
         (["training.max_steps=null", "training.max_epochs=null"], "or training.max_epochs"),
-        (["pattern=local2", "pattern.size=-1"], "Local size is a radius"),
+        (["pattern=local2", "pattern.size=-1"], "Local size is a"),
         (["pattern=local2_global1_random1", "pattern.random.size=0"], "Random size"),
+        (["pattern.layers=last"], "layers are numbers from 0, such as 6-11"),
+        (["pattern.layers=1", "pattern.elsewhere=local9"], "pattern.elsewhere: unknown pattern"),
+        (["pattern.elsewhere=local2"], "pattern.elsewhere is for layers outside pattern.layers"),
+        (["pattern=diagonal_fixed_global1"], "pattern.source is missing"),
+        (["pattern=diagonal_fixed_global1", "pattern.source=/none"], "no weights in '/none'"),
+        (["pattern=diagonal_layer_global1", "pattern.diagonal.scope=x"], "known scopes: task"),
+        (["sparsity.target=match:diagonal_fixed_global1"], "pattern.source is missing"),
         (["task=demo_polarity", "task.kind=sarcasm"], "known kinds: acceptability"),
         (["run.accelerator=tpu"], "run.accelerator must be one of auto, cpu, gpu"),
         (["run.accelerator=gpu"], "no GPU"),
@@ -106,3 +199,33 @@ def test_bad_config_is_one_clear_error(compose: Compose, overrides: list[str], s
     with pytest.raises(ValueError, match=said) as caught:
         make_plan(compose(*overrides))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_syntax_pattern_asks_for_parses(compose: Compose) -> None:
+    with pytest.raises(ValueError, match=r"spacy:<model> or .*conllu:<file"):
+        make_plan(compose("pattern=syntax"))
+
+
+def test_parses_are_in_the_identity_by_content(compose: Compose, tmp_path: Path) -> None:
+    file = demo_parses(tmp_path, num_texts=60)
+    first = run_id(compose, "pattern=syntax", f"data.parses=conllu:{file}")
+    moved = file.rename(tmp_path / "moved.conllu")
+    assert run_id(compose, "pattern=syntax", f"data.parses=conllu:{moved}") == first
+    moved.write_text(moved.read_text() + moved.read_text().replace("dep", "other"))
+    assert run_id(compose, "pattern=syntax", f"data.parses=conllu:{moved}") != first
+    # where no pattern reads them they are not even opened
+    assert run_id(compose, "data.parses=conllu:nowhere") == run_id(compose)
+
+
+def test_a_text_without_a_parse_stops_before_training(compose: Compose, tmp_path: Path) -> None:
+    file = demo_parses(tmp_path, num_texts=2)
+    plan = make_plan(compose("pattern=syntax", f"data.parses=conllu:{file}"))
+    with pytest.raises(ValueError, match="has no parse of the text 'there is"):
+        prepare(plan)
+
+
+@pytest.mark.parametrize("pattern", ["neighbour", "random_density", "lexical", "syntax"])
+def test_patterns_at_a_density_can_be_matched(compose: Compose, pattern: str) -> None:
+    prepared = prepare(make_plan(compose(f"sparsity.target=match:{pattern}")))
+    assert prepared.control is not None
+    assert prepared.control.target == pytest.approx(0.78, abs=0.005)

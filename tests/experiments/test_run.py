@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,10 +18,14 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
+from aaa import Local, load_sparse, sparsity
+from aaa.data.batching import Collate
 from aaa.experiments import run as run_module
 from aaa.experiments.plan import make_plan
-from aaa.experiments.result import RESULT, read_result
+from aaa.experiments.prepare import prepare
+from aaa.experiments.result import MODEL, RESULT, read_result
 from aaa.experiments.run import run
+from aaa.record import KEY
 from tests.experiments.conftest import Compose
 
 KEYS = {
@@ -55,11 +60,53 @@ class TestOneRun:
         assert result["sparsity"] == pytest.approx(sum(result["sparsity_per_layer"]) / 3)
         assert result["config"]["names"] == {"model": "tiny", "pattern": "aaa"}
         files = {path.name for path in outcome.directory.iterdir()} - {".lock"}
-        assert files == {"config.yaml", "metrics.csv", "model.safetensors", RESULT, "run.log"}
+        assert files == {"config.yaml", "metrics.csv", MODEL, RESULT, "run.log"}
 
     def test_keeps_its_gates(self, compose: Compose) -> None:
-        weights = load_file(run(compose()).directory / "model.safetensors")
+        weights = load_file(run(compose()).directory / MODEL / "model.safetensors")
         assert sum("sparse.pattern" in name for name in weights) == 3 * 2 * 2  # rows, columns
+
+    def test_exports_a_model_that_loads(self, compose: Compose) -> None:
+        """It has the very rho of the run on the run's own development set."""
+        config = compose()
+        outcome = run(config)
+        assert outcome.result is not None
+        model = load_sparse(outcome.directory / MODEL)
+        prepared = prepare(make_plan(config))
+        batch = Collate(prepared.tokenizer, True)(list(prepared.splits["validation"]))
+        batch.pop("labels")
+        with torch.no_grad():
+            model(**batch)
+        assert float(sparsity(model)) == pytest.approx(outcome.result["sparsity"], abs=1e-6)
+
+    def test_an_export_is_an_encoder_for_a_further_run(
+        self, compose: Compose, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        folder = run(compose()).directory / MODEL
+        again = compose(
+            "task=demo_acceptability",
+            "model=minilm",
+            f"model.path={folder}",
+            "pattern=local2",
+            "data.max_length=64",
+        )
+        outcome = run(again)
+        assert outcome.status == "finished", outcome.result
+        assert "saved sparse: the gates of its Union are left out" in caplog.text
+        record = getattr(load_sparse(outcome.directory / MODEL).config, KEY)
+        assert record["pattern"] == Local(2).spec()
+
+    def test_counts_what_is_chosen(self, compose: Compose) -> None:
+        result = run(compose()).result
+        assert result is not None
+        for axis in ("row", "column"):
+            assert len(result[f"{axis}_share"]) == len(result[f"{axis}_count"]) == 3
+            assert all(0 <= share <= 1 for share in result[f"{axis}_share"])
+            most, *_ = result["chosen_tokens"][f"{axis}s"]
+            assert isinstance(most["token"], str)
+            assert 0 < most["chosen"] <= 1
+            assert most["occurrences"] > 0
 
     def test_fixed_patterns_have_no_target_and_no_gates(self, compose: Compose) -> None:
         result = run(compose("pattern=local2_global2")).result
@@ -81,6 +128,7 @@ class TestOneRun:
         names = {row[1] for row in rows}
         assert names >= {"train/loss", "train/rho", "train/alpha", "train/target"}
         assert names >= {"validation/spearman", "validation/rho", "validation/rho_layer_0"}
+        assert names >= {"validation/row_share_layer_0", "validation/column_share_layer_2"}
         assert {int(row[0]) for row in rows if row[1] == "train/loss"} == set(range(6))
 
     @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aaa.attention.dense import dense_attention
-from aaa.patterns import Axis, LayerInput, Local
+from aaa.patterns import Axis, LayerInput, LayerSite, Local
 from tests import reference
 from tests.reference import keep_of, lengths_strategy, padded, site
 
@@ -147,6 +147,64 @@ def test_logits_are_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         mask = axis(LayerInput(keep_BN, hidden_BND))
     assert torch.equal(mask.dense(), expected)
+
+
+@given(
+    lengths=lengths_strategy, seed=st.integers(0, 1000), part=st.sampled_from(["row", "column"])
+)
+def test_rows_or_columns_alone(lengths: list[int], seed: int, part: str) -> None:
+    template = Axis(rows=part == "row", columns=part == "column")
+    axis, keep_BN = cast(Axis, template.bind(site(hidden_size=WIDTH))), keep_of(lengths)
+    assert {name.split(".")[0] for name, _ in axis.named_parameters()} == {part}
+    for parameter in axis.parameters():
+        parameter.data.normal_(generator=torch.Generator().manual_seed(seed))
+    hidden_BND = hidden(keep_BN, seed)
+    maps = []
+    for length, hidden_ND in zip(lengths, hidden_BND, strict=True):
+        tokens = chosen(getattr(axis, part), hidden_ND[:length])
+        both = (tokens, ()) if part == "row" else ((), tokens)
+        maps.append(reference.union(reference.axis(length, *both), reference.local(length, 0)))
+    mask = axis.eval()(LayerInput(keep_BN, hidden_BND))
+    np.testing.assert_array_equal(mask.dense()[:, 0].numpy(), padded(maps, keep_BN))
+    assert (mask.rows_BHN is None, mask.columns_BHN is None) == (part != "row", part == "row")
+
+
+@given(lengths=lengths_strategy, seed=st.integers(0, 1000))
+def test_each_head_chooses_its_own_tokens(lengths: list[int], seed: int) -> None:
+    heads, keep_BN = 3, keep_of(lengths)
+    axis = cast(Axis, Axis(per_head=True).bind(LayerSite(0, 4, WIDTH, heads)))
+    for parameter in axis.parameters():
+        parameter.data.normal_(generator=torch.Generator().manual_seed(seed))
+    hidden_BND = hidden(keep_BN, seed)
+    mask = axis.eval()(LayerInput(keep_BN, hidden_BND))
+    for head in range(heads):
+        maps = []
+        for length, hidden_ND in zip(lengths, hidden_BND, strict=True):
+            rows, columns = (
+                chosen_by_head(layer, hidden_ND[:length], head)
+                for layer in (axis.row, axis.column)
+            )
+            own = reference.axis(length, rows, columns)
+            maps.append(reference.union(own, reference.local(length, 0)))
+        np.testing.assert_array_equal(mask.dense()[:, head].numpy(), padded(maps, keep_BN))
+        kept_B = mask.kept_cells()[:, head].numpy()
+        np.testing.assert_array_equal(kept_B, [own.sum() for own in maps])
+
+
+def chosen_by_head(importance: torch.nn.Linear, hidden_ND: Tensor, head: int) -> set[int]:
+    one = torch.nn.Linear(WIDTH, 1)
+    one.weight.data, one.bias.data = importance.weight.data[[head]], importance.bias.data[[head]]
+    return chosen(one, hidden_ND)
+
+
+def test_neither_rows_nor_columns_is_refused() -> None:
+    with pytest.raises(ValueError, match="rows, columns or both"):
+        Axis(rows=False, columns=False)
+
+
+def test_written() -> None:
+    assert str(Axis()) == "Axis()"
+    assert str(Axis(columns=False, per_head=True)) == "Axis(columns=False, per_head=True)"
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
