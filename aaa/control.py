@@ -220,6 +220,9 @@ class Controller(nn.Module):
         if settings.control == "hinge":
             self.alpha = settings.alpha_at(progress)
             return self.alpha * torch.relu(gap)
+        if ramp == 0:  # or gates that are (nearly) all open would be driven further open
+            self.alpha = 0.0
+            return 0.0 * gap
         near = max(-NEAR, min(NEAR, self.gap))
         self.integral += near / (INTEGRAL_TIME * self.total_steps)
         self.alpha = settings.alpha * (self.gap + float(self.integral))

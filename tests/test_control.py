@@ -154,6 +154,12 @@ class TestDual:
         other.load_state_dict(controller.state_dict())
         assert step(other, 0.5) == step(controller, 0.5)
 
+    def test_no_force_before_the_target_begins_to_rise(self) -> None:
+        settings = SparsityControl(target=0.5, control="dual", ramp_start=0.4, ramp_end=0.6)
+        controller = Controller(settings, LengthTarget.fit(0.5, Local(0), 1, [10], [10]), 100)
+        assert step(controller, 0.2, progress=0.3) == (0, 0)
+        assert step(controller, 0.2, progress=0.5)[1] < 0
+
     def test_all_processes_drive_by_the_same_gap(self) -> None:
         controller = flat("dual")
         rho_B = torch.tensor([0.4])
