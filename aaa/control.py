@@ -47,6 +47,7 @@ class SparsityControl:
         ramp_start, ramp_end: shares of training between which the target itself rises linearly
             from 0; both 0 for a target that stands from the start, as in the paper. Ours:
             enforcing a high target at once closes gates before the task can tell which matter.
+            Gates do not learn before ``ramp_start``.
         noise_start, noise_end: shares of training between which the gates' noise falls linearly
             to none; 1 and 1 to keep it to the end, as in the paper. Ours: gates that are half open
             under noise all open or all close without it, so that rho at evaluation is off.
@@ -61,9 +62,9 @@ class SparsityControl:
     alpha_schedule: AlphaSchedule = "constant"
     margin: float = 0.0
     ramp_start: float = 0.0
-    ramp_end: float = 0.4
-    noise_start: float = 0.5
-    noise_end: float = 0.75
+    ramp_end: float = 0.2
+    noise_start: float = 0.2
+    noise_end: float = 0.4
 
     def __post_init__(self) -> None:
         if isinstance(self.target, str):
@@ -193,6 +194,7 @@ class Controller(nn.Module):
         self.register_buffer("weight_N", by_length.weight_N, persistent=False)
         self.register_buffer("integral", torch.zeros((), dtype=torch.float64))
         self.alpha = self.gap = self.target = 0.0  # of the latest step, to be shown
+        self.waiting = False  # for the target to begin to rise
 
     def forward(
         self,
@@ -213,6 +215,7 @@ class Controller(nn.Module):
         assert not isinstance(settings.target, str), "match:<pattern> was not resolved"
         ramp = settings.ramp_at(progress)
         self.target = settings.target * ramp
+        self.waiting = ramp == 0
         target_B = self.target_N[lengths_B] * ramp
         weight_B = self.weight_N[lengths_B]
         gap = (weight_B * (target_B - rho_B)).mean()
@@ -220,7 +223,7 @@ class Controller(nn.Module):
         if settings.control == "hinge":
             self.alpha = settings.alpha_at(progress)
             return self.alpha * torch.relu(gap)
-        if ramp == 0:  # or gates that are (nearly) all open would be driven further open
+        if self.waiting:  # or open gates would be driven further open
             self.alpha = 0.0
             return 0.0 * gap
         near = max(-NEAR, min(NEAR, self.gap))

@@ -32,7 +32,7 @@ def demo_parses(folder: Path, num_texts: int = 250) -> Path:
 
 def diagonals(folder: Path) -> Path:
     """Weights with a set of diagonals for each of the tiny encoder's three layers."""
-    name = "encoder.layer.{}.attention.self.sparse.pattern.patterns.0.distance_logits_HK"
+    name = "encoder.layer.{}.attention.self.sparse.pattern.patterns.0.distance_weights_HK"
     logits = {name.format(layer): torch.full((1, 8), -1.0) for layer in range(3)}
     for layer, logits_HK in enumerate(logits.values()):
         logits_HK[:, [layer, 2 * layer + 1]] = 1.0

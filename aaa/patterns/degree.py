@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
-from aaa.patterns.gumbel import gumbel_sigmoid
+from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid
 from aaa.patterns.local import Local
 
 
@@ -41,7 +41,7 @@ class Degree(Pattern):
         ValueError: if ``max_degree`` or the temperature is not positive.
     """
 
-    degree_logits_HK: nn.Parameter  # there once bound to a layer; one for each degree from 0 on
+    degree_weights_HK: nn.Parameter  # there once bound to a layer; one for each degree from 0 on
 
     def __init__(
         self, max_degree: int = 64, initial_logit: float = 2.0, temperature: float = 1.0
@@ -58,7 +58,7 @@ class Degree(Pattern):
         bound = copy.deepcopy(self)
         logits_HK = torch.zeros(site.num_heads, self.max_degree + 1)
         logits_HK[:, -1] = self.initial_logit + math.log(self.max_degree)
-        bound.degree_logits_HK = nn.Parameter(logits_HK)
+        bound.degree_weights_HK = nn.Parameter(logits_HK / SINGLE_LOGIT_GAIN)
         return bound
 
     def closed(self) -> Pattern:
@@ -77,7 +77,7 @@ class Degree(Pattern):
 
     def _offset_logits(self) -> Tensor:
         """``log P(degree >= k) - log P(degree < k)``; the softmax's denominator cancels out."""
-        logits_HK = self.degree_logits_HK.float()
+        logits_HK = SINGLE_LOGIT_GAIN * self.degree_weights_HK.float()
         below_HK = logits_HK.logcumsumexp(-1)[:, :-1]
         from_here_HK = logits_HK.flip(-1).logcumsumexp(-1).flip(-1)[:, 1:]
         return from_here_HK - below_HK

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, LayerSite, Pattern, TextInput
-from aaa.patterns.gumbel import gumbel_sigmoid
+from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid
 from aaa.patterns.local import Local
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Diagonal(Pattern):
         ValueError: if the scope is unknown, there is no gate or the temperature is not positive.
     """
 
-    distance_logits_HK: nn.Parameter  # there once bound to a layer; entry k is of distance k + 1
+    distance_weights_HK: nn.Parameter  # there once bound to a layer; entry k is of distance k + 1
     seen_tokens: Tensor  # length of the longest text in training, 0 before any
 
     def __init__(
@@ -79,8 +79,9 @@ class Diagonal(Pattern):
             return site.shared[self]
         bound = copy.deepcopy(self)
         num_sets = site.num_heads if self.scope == "head" else 1
-        logits_HK = torch.full((num_sets, self.num_distances), float(self.initial_logit))
-        bound.distance_logits_HK = nn.Parameter(logits_HK)
+        initial_weight = self.initial_logit / SINGLE_LOGIT_GAIN
+        weights_HK = torch.full((num_sets, self.num_distances), initial_weight)
+        bound.distance_weights_HK = nn.Parameter(weights_HK)
         bound.speaks = first
         site.shared.setdefault(self, bound)
         return bound
@@ -118,9 +119,8 @@ class Diagonal(Pattern):
         return self.scope
 
     def _gates(self) -> Tensor:
-        gates_HK = gumbel_sigmoid(
-            self.distance_logits_HK, self.training, self.temperature, self.noise_scale
-        )
+        logits_HK = SINGLE_LOGIT_GAIN * self.distance_weights_HK.float()
+        gates_HK = gumbel_sigmoid(logits_HK, self.training, self.temperature, self.noise_scale)
         return gates_HK if self.training else gates_HK * self._seen_K()
 
     def _seen_K(self) -> Tensor:

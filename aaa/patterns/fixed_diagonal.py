@@ -18,7 +18,7 @@ from aaa.patterns.base import LayerInput, LayerSite, Pattern
 
 log = logging.getLogger(__name__)
 
-LOGITS, SEEN = "distance_logits_HK", "seen_tokens"  # what Diagonal calls them in a state
+LOGITS, SEEN = "distance_weights_HK", "seen_tokens"  # what Diagonal calls them in a state
 # Where the weights lie in a run's directory and in an exported folder.
 WEIGHTS = ("model.safetensors", "model/model.safetensors")
 

@@ -17,7 +17,13 @@ from aaa.data.task import Task
 from aaa.mask_statistics import ChosenTokens, MaskStatistics
 from aaa.masks import SparseMask
 from aaa.objective import sample_sparsity, sparsity
-from aaa.sparse import latest_masks, scale_gate_noise, sparse_layers, synchronise_patterns
+from aaa.sparse import (
+    gate_parameters,
+    latest_masks,
+    scale_gate_noise,
+    sparse_layers,
+    synchronise_patterns,
+)
 from aaa.training.optimiser import linear_decay, parameter_groups
 from aaa.training.settings import TrainingSettings
 
@@ -124,8 +130,12 @@ class FineTune(LightningModule):
         return loss
 
     def on_after_backward(self) -> None:
-        """Processes see texts of different lengths."""
+        """Processes see texts of different lengths. Gates wait for the target to begin to rise."""
         synchronise_patterns(self.model)
+        if self.control is not None and self.control.waiting:
+            # The task alone would open them so far that no later force could move them.
+            for gate in gate_parameters(self.model):
+                gate.grad = None
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Logs the rates."""

@@ -43,7 +43,7 @@ def test_a_run_can_be_copied(
     source = finished(run(config))
     model, diagonals = learned(source)
     assert len(diagonals) == count
-    assert any((diagonal.distance_logits_HK < 0).any() for diagonal in diagonals)
+    assert any((diagonal.distance_weights_HK < 0).any() for diagonal in diagonals)
     again = compose("pattern=diagonal_fixed_global1", f"pattern.source={source.name}")
     copied = finished(run(again))
     assert "were not seen in its training and stay closed" in caplog.text

@@ -15,6 +15,7 @@ from safetensors.torch import load_model, save_model
 from aaa import Axis, Global, gate_parameters, latest_masks, sparsify, sparsity, sparsity_loss
 from aaa.attention.dense import dense_attention
 from aaa.patterns import Diagonal, LayerInput, LayerSite, Local, Pattern
+from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN
 from aaa.sparse import scale_gate_noise, sparse_layers, synchronise_patterns
 from tests import reference
 from tests.conftest import EncoderFactory
@@ -33,7 +34,8 @@ def bound(opened: list[set[int]], num_distances: int, seen: int = 0) -> Diagonal
     with torch.no_grad():
         for head, distances in enumerate(opened):
             for k in range(num_distances):
-                diagonal.distance_logits_HK[head, k] = 1.0 if k + 1 in distances else -1.0
+                weight = 1.0 if k + 1 in distances else -1.0
+                diagonal.distance_weights_HK[head, k] = weight / SINGLE_LOGIT_GAIN
         diagonal.seen_tokens.fill_(seen)
     return diagonal
 
@@ -105,7 +107,7 @@ def test_starts_full_in_evaluation_and_nearly_so_in_training() -> None:
 
 def test_main_diagonal_is_open_when_all_gates_are_closed() -> None:
     diagonal = bound([set()], 9)
-    diagonal.distance_logits_HK.data.fill_(-1e4)
+    diagonal.distance_weights_HK.data.fill_(-1e4)
     inputs = LayerInput(keep_of([5, 3]))
     expected = Local(0)(inputs).dense()
     for training in (True, False):
@@ -129,7 +131,7 @@ def test_gradients_reach_the_gates_of_distances_that_occur(scope: Any, through: 
         query_BHND = torch.randn(2, 2, 9, 8)
         output_BHND, _ = dense_attention(query_BHND, query_BHND, query_BHND, mask, scaling=0.3)
         (output_BHND**2).sum().backward()
-    gradient_HK = diagonal.distance_logits_HK.grad
+    gradient_HK = diagonal.distance_weights_HK.grad
     assert gradient_HK is not None
     assert (gradient_HK[:, :8] != 0).all()
     assert (gradient_HK[:, 8:] == 0).all()
@@ -143,9 +145,10 @@ def test_gradient_of_rho_is_the_share_of_cells() -> None:
     diagonal.noise_scale = 0.0
     diagonal.train()(LayerInput(keep_of([10]))).sparsity().sum().backward()
     slope = torch.sigmoid(torch.tensor(1.0)) * torch.sigmoid(torch.tensor(-1.0))
+    slope = SINGLE_LOGIT_GAIN * slope
     expected = [-2 * (10 - k) / 100 * slope.item() for k in range(1, 6)]
-    assert diagonal.distance_logits_HK.grad is not None
-    assert diagonal.distance_logits_HK.grad[0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert diagonal.distance_weights_HK.grad is not None
+    assert diagonal.distance_weights_HK.grad[0].tolist() == pytest.approx(expected, rel=1e-5)
 
 
 # In an encoder

@@ -168,7 +168,7 @@ def test_wrong_sources(make_encoder: EncoderFactory, trained: Any, tmp_path: Pat
     broken.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="cannot be read"):
         FixedDiagonal(str(broken))
-    name = "bert.encoder.layer.1.attention.self.sparse.pattern.patterns.{}.distance_logits_HK"
+    name = "bert.encoder.layer.1.attention.self.sparse.pattern.patterns.{}.distance_weights_HK"
     save_file({name.format(part): torch.ones(1, 3) for part in (0, 1)}, str(broken))
     with pytest.raises(ValueError, match="one set of diagonals a layer"):
         FixedDiagonal(str(broken))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aaa.patterns.gumbel import gumbel_sigmoid
+from aaa.patterns.gumbel import LARGEST_LOGIT, gumbel_sigmoid
 
 TEMPERATURES = [0.3, 1.0, 2.0]
 
@@ -56,3 +56,28 @@ def test_values_and_gradients_stay_finite(dtype: torch.dtype) -> None:
     assert set(gates.tolist()) == {0.0, 1.0}
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+class TestBound:
+    """A gate never gets so sure that no force can move it."""
+
+    def gradient(self, logit: float, force: float) -> float:
+        logits = torch.full((1000,), logit, requires_grad=True)
+        (force * gumbel_sigmoid(logits, training=True)).sum().backward()
+        assert logits.grad is not None
+        return float(logits.grad.sum())
+
+    @pytest.mark.parametrize("side", [1, -1])
+    def test_beyond_it_only_a_pull_inward_is_felt(self, side: int) -> None:
+        far = side * 40.0
+        assert self.gradient(far, force=-side) == 0  # descent would move it further out
+        assert self.gradient(far, force=side) * side > 0
+
+    def test_within_it_nothing_changes(self) -> None:
+        assert self.gradient(4.9, force=-1) < 0 < self.gradient(4.9, force=1)
+
+    def test_sure_gates_still_close_now_and_then(self) -> None:
+        logits = torch.full((100_000,), 1e4)
+        closed = 1 - float(gumbel_sigmoid(logits, training=True).mean())
+        assert closed == pytest.approx(torch.sigmoid(torch.tensor(-LARGEST_LOGIT)), rel=0.2)
+        assert bool((gumbel_sigmoid(logits, training=False) == 1).all())
