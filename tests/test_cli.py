@@ -35,7 +35,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_of_finetune_lists_choices() -> None:
     done = aaa("finetune", "--help")
     assert done.returncode == 0
-    assert "pattern: aaa, full, local1_global1_random2" in done.stdout
+    assert "pattern: aaa, aaa_columns" in done.stdout
     assert "sparsity" in done.stdout
 
 

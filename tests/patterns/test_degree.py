@@ -83,7 +83,7 @@ def test_evaluation_is_the_median_and_training_without_noise_the_same() -> None:
 
 def test_gradient_is_that_of_the_sigmoid() -> None:
     """Straight-through: the slope of sum_k w_k sigmoid(logit P(degree >= k) + noise)."""
-    degree, inputs = randomised(5).train(), LayerInput(keep_of([9]))
+    degree, inputs = randomised(5, spread=0.5).train(), LayerInput(keep_of([9]))
     weights_K = torch.arange(1.0, 6.0)
     degree.noise_scale = 0.0
     (gates(degree(inputs))[:, 1:] * weights_K).sum().backward()
