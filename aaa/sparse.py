@@ -15,7 +15,7 @@ from aaa.attention import EXECUTORS
 from aaa.interface import real_tokens, repeat_heads
 from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, LayerSite, Pattern, TextInput
-from aaa.probe import find_self_attentions
+from aaa.probe import FoundSelfAttention, find_self_attentions
 from aaa.record import keep_record
 from aaa.text_input import KEYWORD, check_text_input, hand_down_text_input
 
@@ -101,25 +101,7 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
         )
     found = find_self_attentions(model)
     check_text_input(model, pattern)
-    num_layers = sum(self_attention.calls for self_attention in found)
-    layer = 0
-    parts = []
-    shared: dict[Pattern, Any] = {}
-    for self_attention in found:
-        site = LayerSite(
-            layer,
-            num_layers,
-            self_attention.hidden_size,
-            self_attention.num_heads,
-            self_attention.calls,
-            shared,
-        )
-        parts.append(
-            SparseSelfAttention(
-                pattern.bind(site), executor, self_attention.calls, self_attention.window
-            )
-        )
-        layer += self_attention.calls
+    parts = _bind(pattern, executor, found)
     for self_attention, sparse in zip(found, parts, strict=True):
         module = self_attention.module
         module.sparse = sparse.to(model.device).train(module.training)
@@ -129,6 +111,21 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
     model.set_attn_implementation(IMPLEMENTATION)
     keep_record(model.config, pattern, executor)
     return model
+
+
+def _bind(
+    pattern: Pattern, executor: str, found: list[FoundSelfAttention]
+) -> list[SparseSelfAttention]:
+    """A part with its own copy of the pattern for each self-attention, in layer order."""
+    num_layers = sum(self_attention.calls for self_attention in found)
+    shared: dict[Pattern, Any] = {}
+    parts: list[SparseSelfAttention] = []
+    layer = 0
+    for one in found:
+        site = LayerSite(layer, num_layers, one.hidden_size, one.num_heads, one.calls, shared)
+        parts.append(SparseSelfAttention(pattern.bind(site), executor, one.calls, one.window))
+        layer += one.calls
+    return parts
 
 
 def sparse_layers(model: nn.Module) -> list[SparseSelfAttention]:
