@@ -23,6 +23,10 @@ INTEGRAL_TIME = 0.2  # share of training in which a small gap that stays doubles
 NEAR = 0.02  # a gap counts for no more in the integral: far from the target it would overshoot
 LENGTH_BINS = 8
 
+# Of each control, where none is given: dual's factor meets gaps of a percent, the hinge's is
+# tuned on STS-B, and a search begins low, since it raises its own.
+USUAL_ALPHA = {"dual": 100.0, "hinge": 30.0, "search": 2.0}
+
 
 @dataclass(frozen=True)
 class SparsityControl:
@@ -39,7 +43,7 @@ class SparsityControl:
         target: rho to end at, in [0, 1); or ``match:<pattern>``, the rho that a fixed pattern of
             conf/pattern has on the task's development set (to be resolved before training).
         control: ``hinge``, ``dual`` or ``search``.
-        alpha: the factor of the gap; where a search begins.
+        alpha: the factor of the gap; where a search begins. None for ``USUAL_ALPHA``'s.
         alpha_schedule: of the hinge: ``constant``, or ``linear``: from 0 to ``alpha`` at half of
             training, then constant. These are the paper's two.
         margin: added to the target in training. The hinge has no force at its corner, so the task
@@ -58,7 +62,7 @@ class SparsityControl:
 
     target: float | str
     control: Kind = "dual"
-    alpha: float = 100.0
+    alpha: float | None = None
     alpha_schedule: AlphaSchedule = "constant"
     margin: float = 0.0
     ramp_start: float = 0.0
@@ -77,7 +81,7 @@ class SparsityControl:
             raise ValueError(
                 f"sparsity.target is a share of closed cells in [0, 1), not {self.target}"
             )
-        if not self.alpha > 0:
+        if self.alpha is not None and not self.alpha > 0:
             raise ValueError(f"sparsity.alpha is above 0, not {self.alpha}")
         for name, kind in (("control", Kind), ("alpha_schedule", AlphaSchedule)):
             if getattr(self, name) not in get_args(kind):
@@ -100,6 +104,11 @@ class SparsityControl:
         """The pattern whose rho is to be matched, or None where the target is a number."""
         return self.target.removeprefix("match:") if isinstance(self.target, str) else None
 
+    @property
+    def strength(self) -> float:
+        """``alpha``, or what is usual for this control."""
+        return USUAL_ALPHA[self.control] if self.alpha is None else self.alpha
+
     def ramp_at(self, progress: float) -> float:
         """The share of the target that is asked for at a share of training in [0, 1]."""
         return _risen(progress, self.ramp_start, self.ramp_end)
@@ -110,7 +119,7 @@ class SparsityControl:
 
     def alpha_at(self, progress: float) -> float:
         """The hinge's factor at a share of training in [0, 1]."""
-        return self.alpha * (min(1.0, 2 * progress) if self.alpha_schedule == "linear" else 1.0)
+        return self.strength * (min(1.0, 2 * progress) if self.alpha_schedule == "linear" else 1)
 
 
 def _risen(progress: float, start: float, end: float) -> float:
@@ -177,7 +186,7 @@ class Controller(nn.Module):
     Args:
         settings: see there.
         by_length: the target and the weight of each text.
-        total_steps: steps of the whole training.
+        num_batches: batches of the whole training; several make a step where they accumulate.
     """
 
     target_N: Tensor
@@ -185,11 +194,11 @@ class Controller(nn.Module):
     integral: Tensor
 
     def __init__(
-        self, settings: SparsityControl, by_length: LengthTarget, total_steps: int
+        self, settings: SparsityControl, by_length: LengthTarget, num_batches: int
     ) -> None:
         super().__init__()
         assert settings.control != "search", "a search is made of runs under the hinge"
-        self.settings, self.total_steps = settings, total_steps
+        self.settings, self.num_batches = settings, num_batches
         self.register_buffer("target_N", by_length.target_N, persistent=False)
         self.register_buffer("weight_N", by_length.weight_N, persistent=False)
         self.register_buffer("integral", torch.zeros((), dtype=torch.float64))
@@ -227,6 +236,6 @@ class Controller(nn.Module):
             self.alpha = 0.0
             return 0.0 * gap
         near = max(-NEAR, min(NEAR, self.gap))
-        self.integral += near / (INTEGRAL_TIME * self.total_steps)
-        self.alpha = settings.alpha * (self.gap + float(self.integral))
+        self.integral += near / (INTEGRAL_TIME * self.num_batches)
+        self.alpha = settings.strength * (self.gap + float(self.integral))
         return self.alpha * gap

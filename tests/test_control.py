@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aaa import Local
-from aaa.control import Controller, Kind, LengthTarget, SparsityControl
+from aaa.control import USUAL_ALPHA, Controller, Kind, LengthTarget, SparsityControl
 from aaa.objective import sparsity_of_lengths
 
 
@@ -36,6 +36,13 @@ class TestSettings:
     def test_linear_alpha_reaches_its_maximum_at_half(self) -> None:
         settings = SparsityControl(target=0.8, alpha=6, alpha_schedule="linear")
         assert [settings.alpha_at(p) for p in (0, 0.25, 0.5, 1)] == pytest.approx([0, 3, 6, 6])
+
+    @pytest.mark.parametrize("control", get_args(Kind))
+    def test_each_control_has_a_usual_alpha(self, control: Kind) -> None:
+        """What is usual for one would be far off for another."""
+        usual = SparsityControl(target=0.8, control=control)
+        assert usual.strength == USUAL_ALPHA[control]
+        assert SparsityControl(target=0.8, control=control, alpha=7).strength == 7
 
     def test_constant_alpha(self) -> None:
         assert {SparsityControl(target=0.8, alpha=6).alpha_at(p) for p in (0, 0.3, 1)} == {6}
@@ -94,10 +101,10 @@ class TestLengthTarget:
         assert (by_length.target_N[[6, 30, 50]] <= torch.tensor(highest) + 1e-6).all()
 
 
-def flat(control: Kind, total_steps: int = 100, **fields: Any) -> Controller:
+def flat(control: Kind, num_batches: int = 100, **fields: Any) -> Controller:
     """A controller for texts of ten tokens, without ramp, to rho 0.5."""
     settings = SparsityControl(target=0.5, control=control, ramp_end=0.0, **fields)
-    return Controller(settings, LengthTarget.fit(0.5, Local(0), 1, [10], [10]), total_steps)
+    return Controller(settings, LengthTarget.fit(0.5, Local(0), 1, [10], [10]), num_batches)
 
 
 def step(controller: Controller, rho: float, progress: float = 0.5) -> tuple[float, float]:
@@ -141,7 +148,7 @@ class TestDual:
     @pytest.mark.parametrize("pull", [0.5, 4.0])
     def test_one_run_ends_at_the_target(self, pull: float) -> None:
         """A task that pulls rho down with constant force: the hinge would settle below."""
-        controller, rho, total = flat("dual", total_steps=400), 0.0, 400
+        controller, rho, total = flat("dual", num_batches=400), 0.0, 400
         for now in range(total):
             slope = step(controller, rho, now / total)[1]
             rho = min(1.0, max(0.0, rho - 0.005 * (slope + pull)))

@@ -63,7 +63,7 @@ def _attempts(plan: Plan, schedule: str) -> Iterator[DictConfig]:
         config = plan.config.copy()
         OmegaConf.update(config, "sparsity.control", "hinge")
         OmegaConf.update(config, "sparsity.alpha_schedule", schedule)
-        OmegaConf.update(config, "sparsity.alpha", plan.control.alpha * FACTOR**raised)
+        OmegaConf.update(config, "sparsity.alpha", plan.control.strength * FACTOR**raised)
         yield config
 
 

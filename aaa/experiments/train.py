@@ -62,7 +62,8 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
     )
     controller = None
     if prepared.control is not None and prepared.by_length is not None:
-        controller = Controller(prepared.control, prepared.by_length, total_steps)
+        num_batches = total_steps * settings.accumulate
+        controller = Controller(prepared.control, prepared.by_length, num_batches)
     module = FineTune(
         model,
         plan.task,

@@ -19,8 +19,10 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from aaa import Local, load_sparse, sparsity
+from aaa.control import Controller
 from aaa.data.batching import Collate
 from aaa.experiments import run as run_module
+from aaa.experiments import train as train_module
 from aaa.experiments.plan import make_plan
 from aaa.experiments.prepare import prepare
 from aaa.experiments.result import MODEL, RESULT, read_result
@@ -150,6 +152,21 @@ class TestOneRun:
         outcome = run(compose(*overrides))
         assert outcome.status == "finished", outcome.result
         assert (outcome.directory / "metrics.csv").exists()
+
+
+def test_the_control_counts_batches_not_steps(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked once a batch: with two batches a step its integral would run twice as fast."""
+    made: list[Controller] = []
+
+    def keep(*arguments: Any) -> Controller:
+        made.append(Controller(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(train_module, "Controller", keep)
+    run(compose("training.accumulate=2"))
+    assert made[0].num_batches == 6 * 2
 
 
 def test_runs_of_one_process_are_runs_of_their_own_at_wandb(compose: Compose) -> None:
