@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from aaa.masks import SparseMask
@@ -18,30 +20,42 @@ class Local(Pattern):
     (``Random``, ``Syntax``, ``Lexical``): in a text of N tokens the nearest pairs are open, of the
     last distance the leftmost ones, until ``round(density N^2)`` cells are (ours).
 
-    Note: ``size`` is a radius, as in Eq. 6, not a total window as in Longformer's code.
+    Note: ``size`` is a radius, as in Eq. 6. Longformer's code, and with it Long Range Arena's,
+    counts both sides together, ``size // 2`` on each: that is ``window="total"``.
 
     Args:
-        size: radius in tokens, 0 or more.
+        size: in tokens, 0 or more.
         density: share of open cells in (0, 1]; exactly one of the two is given.
+        window: what ``size`` counts: ``radius``, one side, or ``total``, both sides.
 
     Raises:
-        ValueError: if not exactly one is given, or it is out of range.
+        ValueError: if not exactly one is given, one is out of range, or ``window`` is unknown.
     """
 
-    def __init__(self, size: int | None = None, density: float | None = None) -> None:
+    def __init__(
+        self,
+        size: int | None = None,
+        density: float | None = None,
+        window: Literal["radius", "total"] = "radius",
+    ) -> None:
         super().__init__()
         check_size_or_density("Local", "size", size, 0, density)
-        self.size, self.density = size, density
+        if window not in ("radius", "total"):
+            raise ValueError(f"Local window is radius or total, not {window!r}")
+        self.size, self.density, self.window = size, density, window
 
     def forward(self, inputs: LayerInput) -> SparseMask:
         if self.density is not None:
             return _nearest_pairs(inputs, self.density)
         assert self.size is not None
-        offsets = inputs.keep_BN.new_ones(1, 1, self.size + 1).float()
+        radius = self.size // 2 if self.window == "total" else self.size
+        offsets = inputs.keep_BN.new_ones(1, 1, radius + 1).float()
         return SparseMask(inputs.keep_BN, diagonals_BHK=offsets)
 
     def extra_repr(self) -> str:
-        return str(self.size) if self.density is None else f"density={self.density}"
+        if self.density is not None:
+            return f"density={self.density}"
+        return str(self.size) if self.window == "radius" else f"{self.size}, window=total"
 
 
 def _nearest_pairs(inputs: LayerInput, density: float) -> SparseMask:

@@ -31,6 +31,20 @@ def test_footnote_5() -> None:
     assert rho == pytest.approx(1 - 5 / 40 + 6 / 40**2)
 
 
+@pytest.mark.parametrize(("total", "radius"), [(0, 0), (1, 0), (2, 1), (7, 3), (512, 256)])
+def test_a_total_window_is_that_of_longformer(total: int, radius: int) -> None:
+    """``attention_window`` tokens in all, half of them on each side, and the token itself."""
+    keep_BN = keep_of([600, 3])
+    np.testing.assert_array_equal(
+        mask_cells(Local(total, window="total"), keep_BN), mask_cells(Local(radius), keep_BN)
+    )
+
+
+def test_an_unknown_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="radius or total, not 'half'"):
+        Local(2, window="half")  # type: ignore[arg-type]
+
+
 def test_negative_size_is_refused() -> None:
     with pytest.raises(ValueError, match="-1"):
         Local(-1)
@@ -38,3 +52,4 @@ def test_negative_size_is_refused() -> None:
 
 def test_str() -> None:
     assert str(Local(2)) == "Local(2)"
+    assert str(Local(512, window="total")) == "Local(512, window=total)"

@@ -40,6 +40,7 @@ EXAMPLES = [
     InLayers(Axis(rows=False) | Local(1), "1-", elsewhere=Local(3)),
     InLayers(Local(1), [0]),
     Local(0),
+    Local(8, window="total"),
     Random(3, seed=5, reading="text"),
     Axis(initial_logit=-1.5, temperature=0.5) | Local(2) | Global(1),
 ]
