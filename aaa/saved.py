@@ -14,6 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import logging as transformers_logging
 
+from aaa import lra_model
 from aaa.patterns import Pattern
 from aaa.places import first_line
 from aaa.record import read_record
@@ -101,7 +102,7 @@ def _dense_model(
 
 def _saved_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     name = (config.architectures or ["none"])[0]
-    kind = getattr(transformers, name, None)
+    kind = getattr(transformers, name, None) or getattr(lra_model, name, None)
     if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel):
         raise ValueError(f"its class {name!r} is not one of transformers: pass model_class=")
     return kind

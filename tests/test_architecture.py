@@ -25,12 +25,13 @@ MAY_IMPORT = {
     "sparse": {
         "masks", "patterns", "attention", "probe", "interface", "text_input", "record",
     },
-    "saved": {"patterns", "places", "record", "sparse"},
+    "lra_model": set(),
+    "saved": {"lra_model", "patterns", "places", "record", "sparse"},
     "objective": {"masks", "patterns", "sparse"},
     "control": {"patterns", "objective"},
     "mask_statistics": {"masks"},
     "data": {"fingerprint", "places"},
-    "models": {"fingerprint", "places", "data", "record", "saved"},
+    "models": {"fingerprint", "lra_model", "places", "data", "record", "saved"},
     "training": {"masks", "sparse", "objective", "control", "mask_statistics", "data"},
     "experiments": {
         "sparse", "objective", "control", "patterns", "training", "data", "models",

@@ -129,6 +129,7 @@ def _key(
         "backend": backend,
         "inputs": tokenizer.model_input_names,
         "truncation_side": tokenizer.truncation_side,
+        **({"split_special_tokens": True} if tokenizer.split_special_tokens else {}),
         "columns": list(columns),
         "max_length": max_length,
         "data": fingerprint,
