@@ -24,6 +24,7 @@ class GlueTask(Task):
     """A task of GLUE: its ``name`` is a configuration of the dataset at ``path``.
 
     Args:
+        configuration: Where the dataset's configuration has another name than the task.
         path: Hub id, or a local folder of the same layout (parquet files and a README.md whose
             header lists the configurations).
         revision: Commit, branch or tag on the hub; a local folder has none and ignores it.
@@ -36,6 +37,7 @@ class GlueTask(Task):
 
     path: str = "nyu-mll/glue"
     revision: str | None = None
+    configuration: str | None = None
     splits: Mapping[str, str] = field(
         default_factory=lambda: {"train": "train", "validation": "validation"}, hash=False
     )
@@ -46,8 +48,13 @@ class GlueTask(Task):
         object.__setattr__(self, "splits", dict(self.splits))
         if not self.path:
             raise ValueError("task.path is empty; give a hub id or a local folder")
-        if missing := {"train", "validation"} - self.splits.keys():
+        if missing := {"train", "validation"} - {*self.splits, *self._drawn}:
             raise ValueError(f"task.splits must name a split for each of {sorted(missing)}")
+
+    @property
+    def _drawn(self) -> tuple[str, ...]:
+        """The splits that are not the dataset's own."""
+        return ()
 
     def load(self) -> dict[str, Dataset]:
         """Read and check the data.
@@ -101,7 +108,7 @@ class GlueTask(Task):
             "nor is there a local folder of that name; data.path may be one, laid out alike"
         )
         try:
-            return opener(place, self.name, revision=revision, **options)
+            return opener(place, self.configuration or self.name, revision=revision, **options)
         except ConnectionError as error:
             raise ValueError(
                 f"task {self.name}: no network: the hub's {place} cannot be reached, {elsewhere}"

@@ -90,8 +90,10 @@ class Task(ABC):
 
         Returns:
             Datasets with the text columns and ``label``, keyed by split: always ``train`` and
-            ``validation``; any further key is a further split to evaluate on. Each has its
-            ``split`` set: together with :meth:`fingerprint` it names the encoded rows' cache.
+            ``validation``; any further key is a further split to evaluate on, but for ``test``,
+            which is evaluated once, when training has ended, and is then what is reported. Each
+            has its ``split`` set: together with :meth:`fingerprint` it names the encoded rows'
+            cache.
         """
 
     @abstractmethod
