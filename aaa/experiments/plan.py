@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def science(config: DictConfig, task: Task, encoder: Encoder, pattern: Pattern) 
         "seed": plain["seed"],
         "max_length": plain["data"]["max_length"],
         "pattern": _rule(plain["pattern"], pattern),
-        "training": plain["training"],
+        "training": _without_defaults(plain["training"]),
         "task": {key: value for key, value in plain["task"].items() if key not in place},
         "data": task.fingerprint(),
         "model": {key: value for key, value in plain["model"].items() if key not in place},
@@ -123,10 +123,18 @@ def science(config: DictConfig, task: Task, encoder: Encoder, pattern: Pattern) 
     if pattern.learnable:
         decides["sparsity"] = plain["sparsity"]
     else:
-        decides["training"] = {
-            key: value for key, value in plain["training"].items() if key != "gate_learning_rate"
-        }
+        del decides["training"]["gate_learning_rate"]
     return decides
+
+
+def _without_defaults(training: dict[str, Any]) -> dict[str, Any]:
+    """The settings but those that came later and are at their default (see TrainingSettings)."""
+    defaults = {field.name: field.default for field in fields(TrainingSettings)}
+    return {
+        key: value
+        for key, value in training.items()
+        if (tuple(value) if isinstance(value, list) else value) != defaults.get(key, MISSING)
+    }
 
 
 def _rule(node: dict[str, Any], pattern: Pattern) -> dict[str, Any]:

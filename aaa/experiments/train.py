@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from aaa.experiments.environment import hardware, peak_memory_bytes, reset_peak_
 from aaa.experiments.plan import Plan
 from aaa.experiments.prepare import Prepared
 from aaa.experiments.result import MODEL
-from aaa.experiments.resume import CHECKPOINT, OWNER
+from aaa.experiments.resume import BEST, CHECKPOINT, OWNER
 from aaa.saved import quiet_transformers
 from aaa.sparse import sparsify
-from aaa.training.callbacks import ResumePoint, Speed, StopOnSignal
-from aaa.training.data_module import TaskData
+from aaa.training.callbacks import KeepBest, ResumePoint, Speed, StopOnSignal
+from aaa.training.data_module import TEST, TaskData
 from aaa.training.finetune import FineTune
 from aaa.training.loggers import close_loggers
 from aaa.training.progress import TrainingBar
@@ -64,25 +65,25 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
     if prepared.control is not None and prepared.by_length is not None:
         num_batches = total_steps * settings.accumulate
         controller = Controller(prepared.control, prepared.by_length, num_batches)
+    splits = [name for name in prepared.splits if name != "train"]
     module = FineTune(
-        model,
-        plan.task,
-        controller,
-        settings,
-        total_steps,
-        data.evaluation_splits,
-        plan.config.seed,
+        model, plan.task, controller, settings, total_steps, splits, plan.config.seed
     )
     resume_point = ResumePoint(
         plan.directory / CHECKPOINT, plan.config.run.checkpoint_every, {OWNER: plan.run_id}
     )
-    stop, speed = StopOnSignal(resume_point), Speed()
-    trainer = _trainer(plan, total_steps, [speed, resume_point, stop])
+    stop, speed, best = StopOnSignal(resume_point), Speed(), _keep_best(plan, total_steps)
+    kept = [best] if best is not None else []
+    trainer = _trainer(plan, total_steps, [speed, *kept, resume_point, stop])
     resume_from = resume_point.path if resume_point.path.exists() else None
     if resume_from is not None:
         log.info("resuming from %s", resume_from)
     try:
         trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
+        if best is not None:
+            trainer.validate(module, data, verbose=False)  # the last step's may be the best
+            best.put_back(trainer, module)
+        data.testing = True
         trainer.validate(module, data, verbose=False)
     finally:
         stop.restore()
@@ -90,15 +91,28 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
     if trainer.is_global_zero:
         export(model, prepared.tokenizer, plan.directory / MODEL)
         resume_point.path.unlink(missing_ok=True)  # a finished run has no place to come back to
+        if best is not None:
+            best.path.unlink()
     figures = _figures(plan, prepared, module, speed)
     device = trainer.strategy.root_device
     return figures | {
         "steps": trainer.global_step,
+        "kept_step": trainer.global_step if best is None else best.step,
         "epochs": total_steps * settings.accumulate / per_epoch,
         "wall_seconds": time.time() - started,
         "peak_memory_bytes": peak_memory_bytes(device),
         "hardware": hardware(device) | {"processes": settings.world_size},
     }
+
+
+def _keep_best(plan: Plan, total_steps: int) -> KeepBest | None:
+    """For ``training.keep=best``; with a learned pattern, once its masks have settled."""
+    if plan.settings.keep == "last":
+        return None
+    settled = 0.0 if plan.control is None else max(plan.control.ramp_end, plan.control.noise_end)
+    # The last evaluation always counts, or there might be none.
+    from_step = min(math.ceil(settled * total_steps), total_steps)
+    return KeepBest(plan.directory / BEST, plan.task.headline, from_step)
 
 
 def build_model(plan: Plan) -> PreTrainedModel:
@@ -119,7 +133,8 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: P
 
 
 def _figures(plan: Plan, prepared: Prepared, module: FineTune, speed: Speed) -> dict[str, Any]:
-    headline = module.figures["validation"]
+    reported = TEST if TEST in module.figures else "validation"
+    headline = module.figures[reported]
     axis: dict[str, Any] = {}
     if plan.pattern.learnable:
         axis = {name: headline[name] for name in AXES}
@@ -132,12 +147,14 @@ def _figures(plan: Plan, prepared: Prepared, module: FineTune, speed: Speed) -> 
         }
     return {
         "score": 100 * headline["metrics"][plan.task.headline],
+        "split": reported,
         "metrics": {split: figures["metrics"] for split, figures in module.figures.items()},
         "sparsity": headline["sparsity"],
         "sparsity_per_layer": headline["sparsity_per_layer"],
         **axis,
         "sparsity_target": prepared.control.target if prepared.control is not None else None,
         "examples_per_second": speed.examples_per_second,
+        "data_wait_share": speed.data_wait_share,
     }
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from aaa.training.finetune import FineTune
 
 
 class Interrupted(Exception):
@@ -108,17 +111,61 @@ class StopOnSignal(Callback):
         self._received = number
 
 
+class KeepBest(Callback):
+    """Keeps the weights of the best evaluation, and puts them back when training has ended.
+
+    Args:
+        path: where they lie meanwhile.
+        metric: of the validation split; higher is better. Of equals the first is kept.
+        from_step: evaluations before it do not count.
+    """
+
+    def __init__(self, path: Path, metric: str, from_step: int) -> None:
+        self.path, self.metric, self.from_step = path, metric, from_step
+        self.score: float | None = None
+        self.step: int | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the weights if none were better."""
+        assert isinstance(pl_module, FineTune)
+        score = pl_module.figures["validation"]["metrics"][self.metric]
+        if trainer.global_step < self.from_step or not (self.score is None or score > self.score):
+            return
+        self.score, self.step = score, trainer.global_step
+        if trainer.is_global_zero:
+            partial = self.path.with_suffix(".partial")
+            torch.save(pl_module.model.state_dict(), partial)
+            partial.replace(self.path)
+
+    def put_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the best weights back; all processes must call it."""
+        trainer.strategy.barrier("best weights")
+        weights = torch.load(self.path, map_location=pl_module.device, weights_only=True)
+        assert isinstance(pl_module, FineTune)
+        pl_module.model.load_state_dict(weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint says of it; the weights stay where they are."""
+        return {"score": self.score, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with what was the best at the checkpoint: a later best will come again."""
+        self.score, self.step = state_dict["score"], state_dict["step"]
+
+
 class Speed(Callback):
     """Examples per second of training, fetching them included; evaluations and checkpoints not.
 
-    The first steps of a process are left out: they pay for warming up.
+    And the share of that time for which training waited for its batches. The first steps of a
+    process are left out: they pay for warming up.
     """
 
     WARM_UP_STEPS = 3
 
     def __init__(self) -> None:
-        self._seconds, self._examples, self._steps = 0.0, 0, 0
+        self._seconds, self._waited, self._examples, self._steps = 0.0, 0.0, 0, 0
         self._since: float | None = None  # the end of the step before, if nothing came between
+        self._waited_then = 0.0  # in all, at that time
 
     def on_train_batch_end(
         self,
@@ -130,11 +177,13 @@ class Speed(Callback):
     ) -> None:
         """Counts the step that ends."""
         now = time.perf_counter()
+        waited = trainer.train_dataloader.waited  # type: ignore[union-attr]
         if self._steps >= self.WARM_UP_STEPS and self._since is not None:
             self._seconds += now - self._since
+            self._waited += waited - self._waited_then
             self._examples += len(batch["labels"]) * trainer.world_size
         self._steps += 1
-        self._since = now
+        self._since, self._waited_then = now, waited
 
     def on_validation_end(self, *_: Any) -> None:
         """The clock starts again with the next step's end."""
@@ -148,3 +197,8 @@ class Speed(Callback):
     def examples_per_second(self) -> float | None:
         """Over all processes; None for a run too short to tell."""
         return self._examples / self._seconds if self._seconds else None
+
+    @property
+    def data_wait_share(self) -> float | None:
+        """Of this process; None for a run too short to tell."""
+        return self._waited / self._seconds if self._seconds else None

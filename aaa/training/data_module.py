@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from datasets import Dataset
 from pytorch_lightning import LightningDataModule
@@ -10,6 +12,24 @@ from torch.utils.data import DataLoader
 
 from aaa.data.batching import Collate, EvalBatches, TrainBatches
 from aaa.training.settings import TrainingSettings
+
+TEST = "test"  # the split that is evaluated once, when training has ended
+
+
+class TimedLoader(DataLoader):
+    """A loader that counts the seconds for which its reader waited for batches (``waited``)."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            since = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - since
+            if batch is None:
+                return
+            yield batch
 
 
 class TaskData(LightningDataModule):
@@ -30,11 +50,12 @@ class TaskData(LightningDataModule):
         super().__init__()
         self.splits, self.collate, self.settings = splits, collate, settings
         self.total_steps, self.seed = total_steps, seed
+        self.testing = False
 
     @property
     def evaluation_splits(self) -> list[str]:
-        """The development sets; the first is the one whose headline metric counts."""
-        return [name for name in self.splits if name != "train"]
+        """What an evaluation is over: the development sets and, where ``testing``, the test."""
+        return [name for name in self.splits if name != "train" and (name != TEST or self.testing)]
 
     def train_dataloader(self) -> DataLoader:
         """The batches from the step at which training stands."""
@@ -48,10 +69,10 @@ class TaskData(LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
-        return DataLoader(self.splits["train"], batch_sampler=batches, collate_fn=self.collate)
+        return TimedLoader(self.splits["train"], batch_sampler=batches, collate_fn=self.collate)
 
     def val_dataloader(self) -> list[DataLoader]:
-        """One loader a development set; every example once over all processes."""
+        """One loader for each of ``evaluation_splits``; every example once over all processes."""
         assert self.trainer is not None
         loaders = []
         for name in self.evaluation_splits:

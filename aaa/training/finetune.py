@@ -24,7 +24,7 @@ from aaa.sparse import (
     sparse_layers,
     synchronise_patterns,
 )
-from aaa.training.optimiser import linear_decay, parameter_groups
+from aaa.training.optimiser import parameter_groups, rate_schedule
 from aaa.training.settings import TrainingSettings
 
 Batch = dict[str, Tensor]
@@ -77,7 +77,7 @@ class FineTune(LightningModule):
         control: of the sparsity; None where the pattern has nothing to learn.
         settings: optimiser and schedule.
         total_steps: optimiser steps of the whole run.
-        splits: names of the development sets, in the order of the validation data loaders.
+        splits: what will be evaluated on; the data module says what of it now, and in which order.
         seed: of the noise.
     """
 
@@ -94,7 +94,7 @@ class FineTune(LightningModule):
         super().__init__()
         self.model, self.task, self.control = model, task, control
         self.settings, self.total_steps = settings, total_steps
-        self.splits, self.seed = splits, seed
+        self.seed = seed
         self.learned = [
             layer.pattern.learnable
             for layer in sparse_layers(model)
@@ -146,13 +146,13 @@ class FineTune(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds a batch to the scores and the mask statistics of its development set."""
-        self._evaluation(self.splits[dataloader_idx]).update(
+        self._evaluation(self._splits[dataloader_idx]).update(
             self(batch), batch, latest_masks(self.model)
         )
 
     def on_validation_epoch_end(self) -> None:
         """Exact figures over whole development sets, whatever the batches and processes."""
-        for split in self.splits:
+        for split in self._splits:
             figures = self.figures[split] = self._evaluation(split).conclude()
             logged = {f"{split}/{name}": value for name, value in figures["metrics"].items()}
             logged[f"{split}/rho"] = figures["sparsity"]
@@ -170,9 +170,15 @@ class FineTune(LightningModule):
         self.log(self.task.headline, headline, prog_bar=True, logger=False, rank_zero_only=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW, fused, with linear decay by steps."""
-        optimiser = torch.optim.AdamW(parameter_groups(self.model, self.settings), fused=True)
-        schedule = linear_decay(optimiser, self.settings.warmup, self.total_steps)
+        """AdamW, fused; rates go by steps."""
+        settings = self.settings
+        optimiser = torch.optim.AdamW(
+            parameter_groups(self.model, settings),
+            betas=settings.betas,
+            eps=settings.eps,
+            fused=True,
+        )
+        schedule = rate_schedule(optimiser, settings, self.total_steps)
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -185,8 +191,13 @@ class FineTune(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips by norm; Lightning's own refuses a fused optimiser under any autocast."""
-        assert gradient_clip_val is not None
+        if gradient_clip_val is None:
+            return
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+
+    @property
+    def _splits(self) -> list[str]:
+        return self.trainer.datamodule.evaluation_splits  # type: ignore[attr-defined]
 
     def _average(self, value: Tensor) -> Tensor:
         """Over processes."""

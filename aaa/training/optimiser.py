@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,13 +13,14 @@ from aaa.training.settings import TrainingSettings
 
 
 def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
-    """Gates with a rate of their own and no decay; biases and norms without decay; the rest.
+    """Gates with a rate of their own and no decay; biases and norms; the rest.
 
-    Only parameters that are trained; empty groups are left out.
+    Biases and norms decay only where ``settings.decay`` says ``all``. Only parameters that are
+    trained; empty groups are left out.
     """
     gates = {id(parameter) for parameter in gate_parameters(model)}
-    decayed: list[nn.Parameter] = []
-    undecayed: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     gated: list[nn.Parameter] = []
     for parameter in model.parameters():
         if not parameter.requires_grad:
@@ -27,24 +29,31 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
             gated.append(parameter)
         else:
             # Biases and the weights of norms are vectors; everything else is a matrix or more.
-            (decayed if parameter.dim() > 1 else undecayed).append(parameter)
+            (matrices if parameter.dim() > 1 else vectors).append(parameter)
+    vector_decay = settings.weight_decay if settings.decay == "all" else 0.0
     groups = [
-        {"params": decayed, "lr": settings.learning_rate, "weight_decay": settings.weight_decay},
-        {"params": undecayed, "lr": settings.learning_rate, "weight_decay": 0.0},
+        {"params": matrices, "lr": settings.learning_rate, "weight_decay": settings.weight_decay},
+        {"params": vectors, "lr": settings.learning_rate, "weight_decay": vector_decay},
         {"params": gated, "lr": settings.gate_learning_rate, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
 
-def linear_decay(
-    optimiser: torch.optim.Optimizer, warmup: float, total_steps: int
+def rate_schedule(
+    optimiser: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Rates rise linearly over ``warmup`` of the steps, then fall linearly to 0 at the last."""
-    warmup_steps = round(warmup * total_steps)
+    """Rates rise linearly over the warm-up, then fall as ``settings.schedule`` says."""
+    warmup_steps = round(settings.warmup * total_steps)
 
-    def factor(step: int) -> float:
+    def linear(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)
         return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
+    def rsqrt(step: int) -> float:
+        # Counted from 1, where LRA's is 0 at the first step.
+        done, peak = step + 1, max(1, warmup_steps)
+        return min(1.0, done / peak) * math.sqrt(peak / max(done, peak))
+
+    factor = {"linear": linear, "rsqrt": rsqrt}[settings.schedule]
     return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)

@@ -6,20 +6,26 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Precision = Literal["32-true", "bf16-mixed"]
+Schedule = Literal["linear", "rsqrt"]
+Decay = Literal["matrices", "all"]
+Keep = Literal["last", "best"]
+CHOICES = {"precision": Precision, "schedule": Schedule, "decay": Decay, "keep": Keep}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """What decides the numbers that a training run ends with.
 
-    The defaults of the values come from conf/training; the paper adopts Hugging Face's.
+    The defaults of the values come from conf/training; the paper adopts Hugging Face's. What has a
+    default here came later: at its default it is no part of a run's identity, so that runs keep
+    the names that they had before.
 
     Args:
         learning_rate: peak rate of the encoder and its head.
         gate_learning_rate: peak rate of the patterns' gates, which have no weight decay.
-        weight_decay: of all weights but biases, norms and gates (AdamW).
+        weight_decay: decoupled from the gradient (AdamW); gates have none.
         warmup: share of the steps in which the rate rises linearly from 0.
-        clip: norm to which the gradient is clipped.
+        clip: norm to which the gradient is clipped; None leaves it as it is.
         batch_size: examples a device and micro-step.
         accumulate: micro-steps a step.
         devices: processes of one machine; the batch of a step has
@@ -30,6 +36,13 @@ class TrainingSettings:
         precision: ``32-true`` or ``bf16-mixed``.
         gradient_checkpointing: recompute activations in backward to save memory.
         evaluations: how often the development set is evaluated, evenly spread, the end included.
+        betas, eps: of Adam.
+        schedule: of the rates after the warm-up: ``linear`` to 0 at the last step, or ``rsqrt``,
+            ``peak * sqrt(warm-up / step)`` (Vaswani et al., 2017), which needs a warm-up.
+        decay: what decays: ``matrices``, all weights but biases and norms, or ``all``.
+        keep: the weights a run ends with: of its ``last`` step, or of the evaluation that was the
+            ``best`` by the headline metric; of a learned pattern, among those at which its target
+            and its gates' noise were no longer on the move.
 
     Raises:
         ValueError: naming the field that is out of range.
@@ -39,7 +52,7 @@ class TrainingSettings:
     gate_learning_rate: float
     weight_decay: float
     warmup: float
-    clip: float
+    clip: float | None
     batch_size: int
     accumulate: int
     devices: int
@@ -49,12 +62,19 @@ class TrainingSettings:
     precision: Precision
     gradient_checkpointing: bool
     evaluations: int
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    schedule: Schedule = "linear"
+    decay: Decay = "matrices"
+    keep: Keep = "last"
 
     def __post_init__(self) -> None:
         for field in ("batch_size", "accumulate", "devices", "num_nodes", "evaluations"):
             self._require(field, isinstance(getattr(self, field), int), "a whole number")
             self._require(field, getattr(self, field) >= 1, "1 or more")
-        for field in ("learning_rate", "gate_learning_rate", "clip"):
+        for field in ("learning_rate", "gate_learning_rate", "clip", "eps"):
+            if field == "clip" and self.clip is None:
+                continue
             self._require(field, _is_number(getattr(self, field)), "a number")
             self._require(field, getattr(self, field) > 0, "above 0")
         self._require("weight_decay", _is_number(self.weight_decay), "a number")
@@ -62,8 +82,17 @@ class TrainingSettings:
         self._require(
             "warmup", _is_number(self.warmup) and 0 <= self.warmup < 1, "a share in [0, 1)"
         )
+        object.__setattr__(self, "betas", tuple(self.betas))
         self._require(
-            "precision", self.precision in get_args(Precision), " or ".join(get_args(Precision))
+            "betas",
+            len(self.betas) == 2 and all(_is_number(b) and 0 <= b < 1 for b in self.betas),
+            "two numbers in [0, 1)",
+        )
+        for field, kind in CHOICES.items():
+            known = get_args(kind)
+            self._require(field, getattr(self, field) in known, " or ".join(known))
+        self._require(
+            "warmup", self.schedule == "linear" or self.warmup > 0, "above 0 for schedule=rsqrt"
         )
         if self.max_steps is None and self.max_epochs is None:
             raise ValueError("training needs training.max_steps or training.max_epochs")

@@ -33,7 +33,8 @@ def compose(small_overrides: list[str]) -> Compose:
     """The config of a small run; overrides have the last word."""
 
     def make(*overrides: str) -> DictConfig:
-        generated = not any(override.startswith("task=r") for override in overrides)
+        tasks = [override for override in overrides if override.startswith("task=")]
+        generated = all(override.startswith("task=demo_") for override in tasks)
         shared = small_overrides if generated else small_overrides[len(DATA) :]
         return compose_config([*shared, *overrides])
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from aaa import Axis, Full, Local, gate_parameters, sparsify
-from aaa.training.optimiser import linear_decay, parameter_groups
+from aaa.training.optimiser import parameter_groups, rate_schedule
 from tests.conftest import EncoderFactory
 from tests.training.test_settings import settings
 
@@ -38,9 +41,18 @@ def test_biases_and_norms_do_not_decay(make_encoder: EncoderFactory) -> None:
     assert all("bias" in names[id(p)] or "Norm" in names[id(p)] for p in undecayed["params"])
 
 
-def rates(warmup: float, total: int) -> list[float]:
-    optimiser = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
-    schedule = linear_decay(optimiser, warmup, total)
+def test_everything_but_gates_decays_where_asked(make_encoder: EncoderFactory) -> None:
+    model = sparsify(make_encoder(), Axis())
+    decays = [
+        group["weight_decay"]
+        for group in parameter_groups(model, settings(weight_decay=0.1, decay="all"))
+    ]
+    assert decays == [0.1, 0.1, 0.0]
+
+
+def rates(warmup: float, total: int, peak: float = 1.0, **changes: Any) -> list[float]:
+    optimiser = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=peak)
+    schedule = rate_schedule(optimiser, settings(warmup=warmup, **changes), total)
     found = []
     for _ in range(total):
         found.append(optimiser.param_groups[0]["lr"])
@@ -67,3 +79,11 @@ def test_warmup_rises_to_the_peak_without_a_lost_step() -> None:
     assert found[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert found[0] > 0
     assert found[4:] == sorted(found[4:], reverse=True)
+
+
+def test_rsqrt_is_long_range_arenas() -> None:
+    """Its create_learning_rate_scheduler, "constant * linear_warmup * rsqrt_decay", of 0.05."""
+    steps, warmup = 200, 80
+    theirs = [0.05 * min(1, t / warmup) / math.sqrt(max(t, warmup)) for t in range(1, steps + 1)]
+    found = rates(warmup / steps, steps, peak=0.05 / math.sqrt(warmup), schedule="rsqrt")
+    assert found == pytest.approx(theirs)

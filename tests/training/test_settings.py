@@ -41,3 +41,25 @@ def test_world_size() -> None:
 def test_numbers_are_not_truth_values() -> None:
     with pytest.raises(ValueError, match="learning_rate must be a number"):
         settings(learning_rate=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"betas": [0.9]}, r"training.betas must be two numbers in \[0, 1\)"),
+        ({"betas": [0.9, 1.0]}, r"training.betas must be two numbers in \[0, 1\)"),
+        ({"eps": 0}, "training.eps must be above 0"),
+        ({"clip": 0}, "training.clip must be above 0"),
+        ({"schedule": "cosine"}, "training.schedule must be linear or rsqrt, not 'cosine'"),
+        ({"schedule": "rsqrt"}, "training.warmup must be above 0 for schedule=rsqrt"),
+        ({"decay": "none"}, "training.decay must be matrices or all"),
+        ({"keep": "first"}, "training.keep must be last or best"),
+    ],
+)
+def test_what_is_out_of_range_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**changes)
+
+
+def test_the_gradient_may_stay_unclipped() -> None:
+    assert settings(clip=None).clip is None
