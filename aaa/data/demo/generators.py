@@ -80,6 +80,21 @@ def polarity(rng: Random) -> Example:
             return (_sentence(joined),), int(total > 0)
 
 
+def review(rng: Random) -> Example:
+    """Is there more praise than blame in a long text? Like IMDb; 1 for praise.
+
+    ``the film is good . the cast was dull . ...`` Seven sentences, about 160 bytes, that praise
+    or blame by the toss of a coin: what tells is the whole text, every part of it a little.
+    """
+    values = [rng.randrange(2) for _ in range(7)]
+    sentences = [
+        f"the {rng.choice(lexicon.TOPICS)} {rng.choice(lexicon.LINKS)} "
+        f"{rng.choice(lexicon.POSITIVE if value else lexicon.NEGATIVE)} ."
+        for value in values
+    ]
+    return (" ".join(sentences),), int(sum(values) > 3)
+
+
 def paraphrase(rng: Random) -> Example:
     """Do both texts tell of the same events? Like MRPC; 1 for the same.
 

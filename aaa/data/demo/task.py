@@ -33,6 +33,7 @@ KINDS = {
     "similarity": Kind(
         generators.similarity, ("sentence1", "sentence2"), 1, ("spearman", "pearson")
     ),
+    "review": Kind(generators.review, ("text",), 2, ("accuracy",)),
     "entailment": Kind(generators.entailment, ("premise", "hypothesis"), 3, ("accuracy",)),
 }
 
@@ -46,8 +47,8 @@ class DemoTask(Task):
     does not depend on ``num_train``.
 
     Args:
-        kind: ``acceptability``, ``polarity``, ``paraphrase``, ``similarity`` or ``entailment``;
-            ``aaa.data.demo.generators`` says what each asks.
+        kind: ``acceptability``, ``polarity``, ``paraphrase``, ``similarity``, ``entailment`` or
+            ``review``; ``aaa.data.demo.generators`` says what each asks.
         num_train: Number of training examples.
         num_validation: Number of validation examples.
         seed: Of the generator.
