@@ -89,7 +89,7 @@ def review(rng: Random) -> Example:
     values = [rng.randrange(2) for _ in range(7)]
     sentences = [
         f"the {rng.choice(lexicon.TOPICS)} {rng.choice(lexicon.LINKS)} "
-        f"{rng.choice(lexicon.POSITIVE if value else lexicon.NEGATIVE)} ."
+        f"{rng.choice((lexicon.POSITIVE if value else lexicon.NEGATIVE)[:4])} ."
         for value in values
     ]
     return (" ".join(sentences),), int(sum(values) > 3)
