@@ -1,8 +1,9 @@
 """The demo's generators: each draws one example, a text or a pair of texts and its label.
 
-They stand for GLUE's kinds of tasks, small enough to be learned from scratch within a few
-hundred steps. The single texts ask for little: words that are near, or a sum over the text. The
-pairs ask for words of one text to be compared with those of the other, dozens of tokens away,
+They stand for the kinds of tasks of GLUE and, the longest, of Long Range Arena, small enough to
+be learned from scratch within a few hundred steps. The single texts ask for little: words that are
+near, or a sum over the text. The pairs ask for words of one text to be compared with those of the
+other, dozens of tokens away,
 *together with* what stands beside them there. In every pair task some examples can be told by
 the words alone (from which the harder rest is then learned), the others only by who has what.
 
@@ -83,16 +84,17 @@ def polarity(rng: Random) -> Example:
 def review(rng: Random) -> Example:
     """Is there more praise than blame in a long text? Like IMDb; 1 for praise.
 
-    ``the film is good . the cast was dull . ...`` Seven sentences, about 160 bytes, that praise
-    or blame by the toss of a coin: what tells is the whole text, every part of it a little.
+    ``the film is good . the cast was dull . ...`` Five, seven or nine sentences, 160 bytes on
+    average, that praise or blame by the toss of a coin: what tells is the whole text, every part
+    of it a little.
     """
-    values = [rng.randrange(2) for _ in range(7)]
+    values = [rng.randrange(2) for _ in range(rng.choice((5, 7, 9)))]
     sentences = [
         f"the {rng.choice(lexicon.TOPICS)} {rng.choice(lexicon.LINKS)} "
         f"{rng.choice((lexicon.POSITIVE if value else lexicon.NEGATIVE)[:4])} ."
         for value in values
     ]
-    return (" ".join(sentences),), int(sum(values) > 3)
+    return (" ".join(sentences),), int(2 * sum(values) > len(values))
 
 
 def paraphrase(rng: Random) -> Example:
