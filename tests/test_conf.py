@@ -9,11 +9,13 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from aaa.data.imdb import ImdbTask
 from aaa.data.task import Task
 from aaa.experiments.configs import compose_config, config_folder
 from aaa.experiments.plan import make_plan
 from aaa.experiments.run import run
 from aaa.models import Encoder
+from aaa.models.lra import LraEncoder
 from aaa.patterns import Pattern
 from tests.needs import overrides_for
 
@@ -99,6 +101,43 @@ def test_every_scale_is_a_plan(scale: str) -> None:
 def test_the_papers_scale_is_the_papers() -> None:
     settings = make_plan(compose_config(["scale=paper", "run.accelerator=cpu"])).settings
     assert (settings.max_steps, settings.batch_size, settings.devices) == (30_000, 32, 4)
+
+
+@pytest.mark.parametrize("protocol", names("protocol"))
+def test_every_protocol_is_a_plan_at_any_scale(protocol: str) -> None:
+    """It is a published setting as a whole: no scale's steps or devices get into it."""
+    plans = [
+        make_plan(
+            compose_config([f"protocol={protocol}", f"scale={scale}", "run.accelerator=cpu"])
+        )
+        for scale in ("demo", "small", "paper")
+    ]
+    assert len({plan.run_id for plan in plans}) == 1
+    assert plans[0].settings.world_size == 1
+
+
+def test_long_range_arenas_code() -> None:
+    """The figures of its base_tc_config.py, its optimiser, and its splits."""
+    plan = make_plan(compose_config(["protocol=lra_code", "run.accelerator=cpu"]))
+    settings, encoder, task = plan.settings, plan.encoder, plan.task
+    assert isinstance(encoder, LraEncoder)
+    assert isinstance(task, ImdbTask)
+    assert (encoder.layers, encoder.hidden_size, encoder.heads) == (4, 256, 4)
+    assert (encoder.intermediate_size, encoder.max_length) == (1024, 1001)
+    assert (settings.max_steps, settings.batch_size) == (20_000, 32)
+    assert settings.warmup * 20_000 == pytest.approx(8000)
+    assert settings.learning_rate == pytest.approx(0.05 / 8000**0.5, rel=1e-4)
+    assert (settings.schedule, settings.decay, settings.clip) == ("rsqrt", "all", None)
+    assert (settings.betas, settings.eps, settings.weight_decay) == ((0.9, 0.98), 1e-9, 0.1)
+    assert task.splits == {"train": "train", "validation": "test"}
+    assert compose_config(["protocol=lra_4k"]).data.max_length == 4001
+
+
+def test_our_protocol_tests_once() -> None:
+    plan = make_plan(compose_config(["protocol=lra_ours", "run.accelerator=cpu"]))
+    assert isinstance(plan.task, ImdbTask)
+    assert plan.task.splits == {"train": "train", "test": "test"}
+    assert (plan.task.held_out, plan.settings.keep) == (2500, "best")
 
 
 def test_the_command_line_has_the_last_word() -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from aaa import Axis, Full, Global, InLayers, Local, Pattern
 from aaa.experiments.configs import config_folder
-from aaa.experiments.plan import make_plan, matched_pattern
+from aaa.experiments.plan import make_plan, matched_pattern, science
 from aaa.experiments.prepare import prepare
 from tests.experiments.conftest import Compose
 from tests.needs import demo_parses, diagonals, overrides_for
@@ -52,6 +52,16 @@ def test_id_of_fixed_patterns_is_free_of_what_they_do_not_read(
     compose: Compose, override: str
 ) -> None:
     assert run_id(compose, "pattern=full", override) == run_id(compose, "pattern=full")
+
+
+def test_id_is_free_of_settings_that_came_later_and_are_as_before(compose: Compose) -> None:
+    """Else every run that was finished before would be done again."""
+    config = compose()
+    plan = make_plan(config)
+    decides = science(config, plan.task, plan.encoder, plan.pattern)["training"]
+    assert decides.keys() & {"betas", "eps", "schedule", "decay", "keep"} == set()
+    for override in ("training.keep=best", "training.betas=[0.9,0.98]"):
+        assert run_id(compose, override) != plan.run_id
 
 
 def test_seeds_share_a_cell(compose: Compose) -> None:
