@@ -24,9 +24,9 @@ def search(plan: Plan, run: Callable[[DictConfig], Outcome]) -> Outcome:
 
     Every attempt is a run of its own, in its own directory: finished ones are skipped and
     interrupted ones resumed when the search is started again. The target counts as met from half
-    a percent below it on. The search's result is that of its best attempt, the highest score
-    among those that met the target (the highest rho if none did: ``target_met`` is then false),
-    with the list of all ``attempts``.
+    a percent below it on. The search's result is that of its best attempt, the best on the
+    development set among those that met the target (the highest rho if none did: ``target_met``
+    is then false), with the list of all ``attempts``.
     """
     tried: list[dict[str, Any]] = []
     for schedule in get_args(AlphaSchedule):
@@ -39,7 +39,7 @@ def search(plan: Plan, run: Callable[[DictConfig], Outcome]) -> Outcome:
                 break
     met = [result for result in tried if _is_met(result)]
     if met:
-        best = max(met, key=lambda result: result["score"])
+        best = max(met, key=_on_development)
     else:
         best = max(tried, key=lambda result: result["sparsity"])
         log.warning("%s: no attempt met the target; see the attempts' results", plan.title)
@@ -69,6 +69,11 @@ def _attempts(plan: Plan, schedule: str) -> Iterator[DictConfig]:
 
 def _is_met(result: dict[str, Any]) -> bool:
     return result["sparsity"] >= result["sparsity_target"] - TOLERANCE
+
+
+def _on_development(result: dict[str, Any]) -> float:
+    """The headline metric of the development set; ``score`` may be that of a test split."""
+    return result["metrics"]["validation"][result["headline"]]
 
 
 def _summary(result: dict[str, Any]) -> dict[str, Any]:

@@ -135,12 +135,12 @@ def _axes_over_steps(axes: Axes, course: Course, names: list[str]) -> None:
 
 def _score_over_steps(axes: Axes, course: Course) -> None:
     result = course.result
-    scores = {
-        step: 100 * value
-        for step, value in course.curve(f"validation/{result['headline']}").items()
-    } | {result["steps"]: result["score"]}
+    headline = result["headline"]
+    curve = course.curve(f"validation/{headline}")
+    last = {result["steps"]: result["metrics"]["validation"][headline]}
+    scores = {step: 100 * value for step, value in (curve | last).items()}
     _line(axes, scores, "", color=BLACK, marker="o", markersize=4)
-    axes.set(title=f"{result['headline']} x 100 over steps, development set", xlabel="step")
+    axes.set(title=f"{headline} x 100 over steps, development set", xlabel="step")
     _tidy(axes)
 
 

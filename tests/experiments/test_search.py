@@ -35,7 +35,9 @@ class Attempts:
             "run_id": make_plan(config).run_id,
             "sparsity": rho,
             "sparsity_target": 0.5,
-            "score": score,
+            "score": -score,  # of a test split, say, by which nothing is chosen
+            "headline": "spearman",
+            "metrics": {"validation": {"spearman": score}},
             "config": {"sparsity": dict(objective)},
         }
         return Outcome(Path("attempt"), "finished", result)
@@ -54,7 +56,7 @@ def test_raises_alpha_until_the_target_is_met_and_keeps_the_best(plan: Plan) -> 
     alphas = [1, FACTOR, FACTOR**2, FACTOR**3]  # rho is 0.8 at alpha 8
     assert attempts.made == [(s, a) for s in ("constant", "linear") for a in alphas]
     assert outcome.result is not None
-    assert (outcome.result["score"], outcome.result["target_met"]) == (80, True)
+    assert (outcome.result["score"], outcome.result["target_met"]) == (-80, True)
     assert outcome.result["best_run"] == outcome.result["attempts"][-1]["run_id"]
     assert len({attempt["run_id"] for attempt in outcome.result["attempts"]}) == 8
     assert read_result(plan.directory) == outcome.result
@@ -64,7 +66,7 @@ def test_a_higher_score_below_the_target_is_not_the_best(plan: Plan) -> None:
     attempts = Attempts(lambda schedule, alpha: (0.3, 90) if alpha < 4 else (0.498, 60))
     outcome = search(plan, attempts)
     assert outcome.result is not None
-    assert (outcome.result["score"], outcome.result["sparsity"]) == (60, 0.498)
+    assert (outcome.result["score"], outcome.result["sparsity"]) == (-60, 0.498)
 
 
 def test_a_target_that_is_never_met_is_said(plan: Plan) -> None:
