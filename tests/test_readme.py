@@ -36,7 +36,7 @@ COMMANDS = [
 def test_commands_compose(command: str) -> None:
     arguments = shlex.split(command, comments=True)[2:]
     overrides = [argument.split(",")[0] for argument in arguments if argument != "-m"]
-    assert compose_config(overrides).task.name in {"stsb", "cola"}
+    assert compose_config(overrides).task.name in {"stsb", "cola", "imdb"}
 
 
 def test_overrides_in_the_text_compose() -> None:

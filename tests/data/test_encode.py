@@ -117,6 +117,8 @@ def test_a_copied_folder_hits_the_same_cache(tmp_path: Path) -> None:
 def test_whatever_shapes_the_result_is_in_the_key(tmp_path: Path) -> None:
     cut_left = make_tokenizer()
     cut_left.truncation_side = "left"
+    plain_text = make_tokenizer()
+    plain_text.split_special_tokens = True  # [SEP] in a text is text
     variants: list[tuple[Dataset, PreTrainedTokenizerBase, tuple[str, ...], int, str]] = [
         (make_data(), make_tokenizer(), ("one",), 8, "data"),
         (make_data(), make_tokenizer(), ("one",), 7, "data"),
@@ -127,6 +129,7 @@ def test_whatever_shapes_the_result_is_in_the_key(tmp_path: Path) -> None:
         (make_data(), make_tokenizer(WORDS[:-1]), ("one",), 8, "data"),
         (make_data(), make_tokenizer(typed=False), ("one",), 8, "data"),
         (make_data(), cut_left, ("one",), 8, "data"),
+        (make_data(), plain_text, ("one",), 8, "data"),
         (make_data(split="validation"), make_tokenizer(), ("one",), 8, "data"),
         (make_data().select([0]), make_tokenizer(), ("one",), 8, "data"),
     ]
