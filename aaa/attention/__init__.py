@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from aaa.attention.dense import dense_attention
+from aaa.attention.gathered import gathered_attention
 from aaa.attention.sdpa import sdpa_attention
 from aaa.masks import SparseMask
 
@@ -25,4 +26,5 @@ EXECUTORS: dict[str, Executor] = {
     "auto": auto_attention,
     "dense": dense_attention,
     "sdpa": sdpa_attention,
+    "gathered": gathered_attention,
 }

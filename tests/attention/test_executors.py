@@ -99,7 +99,6 @@ def test_fixed_patterns(name: str, pattern: Any, left: bool) -> None:
     mask = pattern(LayerInput(keep_of([20, 3, 11], left)))
     inputs = inputs_for(mask)
     output, _ = EXECUTORS[name](*inputs, mask, scaling=SCALING)
-    close(output, dense_attention(*inputs, mask, scaling=SCALING)[0])
     close(real_rows(mask, output), naive(mask, *inputs)[0])
 
 
@@ -223,7 +222,9 @@ def test_sixteen_bits(name: str, dtype: torch.dtype) -> None:
     expected, _ = dense_attention(*inputs, mask, scaling=SCALING)
     output, _ = EXECUTORS[name](*(x.to(dtype) for x in inputs), mask, scaling=SCALING)
     assert output.dtype == dtype
-    torch.testing.assert_close(output.float(), expected, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(
+        real_rows(mask, output).float(), real_rows(mask, expected), rtol=0.05, atol=0.05
+    )
 
 
 def test_auto_and_sdpa_where_gates_are_learned() -> None:

@@ -1,0 +1,262 @@
+"""The plan for one text: which queries meet which keys, so that every open cell is met once.
+
+Shape suffixes: H heads, N tokens of a text, D features, M queries of a chunk, X cells of a query,
+R and K selected rows and columns, E edges of a query, W diagonals of a band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aaa.attention.parts import Band, Columns, Part, Slots
+from aaa.attention.selection import Selection
+
+# Cells of all heads at work at a time: these and a copy or two of them stay within a core's cache.
+CELLS_AT_ONCE = 2**18
+QUERIES_AT_ONCE = 2**10
+# What a cell of its own slot costs, in cells of a matrix product: its key is fetched for it alone.
+SLOT_COST = 8
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Some queries of a text, all of which meet the keys of the same parts.
+
+    Args:
+        queries_R: their positions; None for all tokens in order.
+        masked: whether some of the parts' cells are closed by the mask and have to be looked up.
+        overwritten_N: bool, the queries whose output comes from another pass.
+        doubled: cells (query, place among the columns) that the band opens as well.
+        never_empty: whether every query is sure to have an open cell.
+    """
+
+    selection: Selection
+    parts: tuple[Part, ...]
+    queries_R: Tensor | None = None
+    masked: bool = False
+    overwritten_N: Tensor | None = None
+    doubled: tuple[Tensor, Tensor] | None = None
+    never_empty: bool = True
+
+    @property
+    def width(self) -> int:
+        return sum(part.width for part in self.parts)
+
+    @property
+    def block(self) -> int:
+        return max(part.block for part in self.parts)
+
+    @property
+    def num_queries(self) -> int:
+        return self.selection.num_tokens if self.queries_R is None else len(self.queries_R)
+
+    def chunks(self) -> Iterator[Chunk]:
+        size = max(1, min(CELLS_AT_ONCE // self.width, QUERIES_AT_ONCE) // self.block) * self.block
+        for first in range(0, self.num_queries, size):
+            real = min(size, self.num_queries - first)
+            padded = -(-real // self.block) * self.block
+            yield Chunk(self, first, real, padded)
+
+    def heads_at_once(self) -> int:
+        queries = min(self.num_queries, CELLS_AT_ONCE // self.width)
+        return max(1, CELLS_AT_ONCE // (max(queries, self.block) * self.width))
+
+    def split(self, cells_HMX: Tensor) -> list[Tensor]:
+        """The columns of ``cells_HMX`` that belong to each part, as views."""
+        return list(cells_HMX.split([part.width for part in self.parts], dim=-1))
+
+    def keys(self, queries_M1: Tensor) -> Tensor:
+        """The key of each cell, (M, X) or (1, X)."""
+        if len(self.parts) == 1:
+            return self.parts[0].keys(queries_M1)
+        keys = [part.keys(queries_M1).expand(len(queries_M1), -1) for part in self.parts]
+        return torch.cat(keys, dim=-1)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """``real`` queries of a pass from its ``first`` on, ``padded`` by zeros to whole blocks."""
+
+    owner: Pass
+    first: int
+    real: int
+    padded: int
+
+    @property
+    def queries_M1(self) -> Tensor:
+        """Positions in the text; those of padding lie behind it, or repeat the first token."""
+        if self.owner.queries_R is None:
+            device = self.owner.selection.device
+            return torch.arange(self.first, self.first + self.padded, device=device).unsqueeze(-1)
+        return self.owner.queries_R[self.first : self.first + self.real].unsqueeze(-1)
+
+    def read(self, tensor_HND: Tensor, dtype: torch.dtype) -> Tensor:
+        """The chunk's rows, (H, M, D), a copy."""
+        queries = self._where()
+        rows_HMD = tensor_HND[:, queries]
+        shape = (len(tensor_HND), self.padded, tensor_HND.shape[-1])
+        chunk_HMD = torch.empty(shape, dtype=dtype, device=tensor_HND.device)
+        chunk_HMD[:, : self.real] = rows_HMD
+        chunk_HMD[:, self.real :] = 0
+        return chunk_HMD
+
+    def write(self, chunk_HMD: Tensor, tensor_HND: Tensor) -> None:
+        tensor_HND[:, self._where()] = chunk_HMD[:, : self.real].to(tensor_HND.dtype)
+
+    def add(self, chunk_HMD: Tensor, tensor_HND: Tensor) -> None:
+        tensor_HND[:, self._where()] += chunk_HMD[:, : self.real]
+
+    def close_doubled(self, cells_HMK: Tensor) -> None:
+        """Closes the cells of columns that the band has."""
+        if self.owner.doubled is None:
+            return
+        rows, places = self.owner.doubled
+        here = ((rows >= self.first) & (rows < self.first + self.real)).nonzero().squeeze(-1)
+        cells_HMK[:, rows[here] - self.first, places[here]] = -torch.inf
+
+    def overwritten_M1(self) -> Tensor | None:
+        """Which of the queries get their output from another pass."""
+        if self.owner.overwritten_N is None:
+            return None
+        here = self.owner.overwritten_N[self.first : self.first + self.real]
+        return torch.nn.functional.pad(here, (0, self.padded - self.real)).unsqueeze(-1)
+
+    def _where(self) -> slice | Tensor:
+        here = slice(self.first, self.first + self.real)
+        return here if self.owner.queries_R is None else self.owner.queries_R[here]
+
+
+def passes_for(selection: Selection) -> list[Pass]:
+    """The passes that compute a text's attention; together they meet every open cell once."""
+    num_tokens = selection.num_tokens
+    if selection.window is not None:
+        return [_within_window(selection, selection.window)]
+    rows_R = selection.rows_N.nonzero().squeeze(-1)
+    whole = Columns(None, num_tokens, selection.device)
+    if len(rows_R) == num_tokens:
+        return [Pass(selection, (whole,), rows_R)]
+    main, crowded_R = _columns_band_and_slots(selection)
+    num_whole = len(rows_R) + len(crowded_R)
+    if not main.parts or main.width + num_whole >= num_tokens:
+        return [_everything(selection)]
+    passes = [main]
+    if len(rows_R):
+        passes.append(Pass(selection, (whole,), rows_R))
+    if len(crowded_R):
+        passes.append(Pass(selection, (whole,), crowded_R, masked=True, never_empty=False))
+    return passes
+
+
+def _everything(selection: Selection) -> Pass:
+    """All cells, the closed ones as well: for masks that are hardly sparse."""
+    num_tokens = selection.num_tokens
+    all_N = torch.arange(num_tokens, device=selection.device)
+    whole = Columns(None, num_tokens, selection.device)
+    return Pass(selection, (whole,), all_N, masked=True, never_empty=False)
+
+
+def _within_window(selection: Selection, window: int) -> Pass:
+    block = block_for(2 * window + 1)
+    open_W = torch.ones(2 * window + 1, dtype=torch.bool, device=selection.device)
+    if len(open_W) + block >= selection.num_tokens:
+        return _everything(selection)
+    band = Band(-window, open_W, selection.num_tokens, block)
+    return Pass(selection, (band,), masked=True, never_empty=False)
+
+
+def _columns_band_and_slots(selection: Selection) -> tuple[Pass, Tensor]:
+    """The pass of all queries that are no whole rows, and those with too many single cells."""
+    num_tokens = selection.num_tokens
+    columns_K = selection.columns_N.nonzero().squeeze(-1)
+    offsets = _open_offsets(selection)
+    parts: list[Part] = []
+    doubled = None
+    if len(columns_K):
+        parts.append(Columns(columns_K, num_tokens, selection.device))
+        doubled = _doubled(columns_K, offsets, num_tokens)
+    parts += _bands(offsets, num_tokens)
+    block = max((part.block for part in parts), default=1)
+    slots, crowded_N = _slots(selection, block)
+    parts += slots
+    overwritten_N = selection.rows_N | crowded_N
+    main = Pass(
+        selection,
+        tuple(parts),
+        overwritten_N=overwritten_N if bool(overwritten_N.any()) else None,
+        doubled=doubled,
+        never_empty=bool(selection.diagonals_K[:1].any()),
+    )
+    return main, crowded_N.nonzero().squeeze(-1)
+
+
+def _open_offsets(selection: Selection) -> Tensor:
+    """The open diagonals as key less query, ascending."""
+    distances = selection.diagonals_K.nonzero().squeeze(-1)
+    return torch.cat([-distances.flip(0), distances[distances > 0]])
+
+
+def _doubled(columns_K: Tensor, offsets: Tensor, num_tokens: int) -> tuple[Tensor, Tensor] | None:
+    rows = columns_K.unsqueeze(-1) - offsets
+    places, which = ((rows >= 0) & (rows < num_tokens)).nonzero(as_tuple=True)
+    return (rows[places, which], places) if len(places) else None
+
+
+def block_for(num_diagonals: int) -> int:
+    """How many queries in a row share the keys around them (measured on CPUs)."""
+    if num_diagonals < 64:
+        return 32
+    return 64 if num_diagonals < 512 else 128
+
+
+def _bands(offsets: Tensor, num_tokens: int) -> list[Part]:
+    """Runs of diagonals; a gap that costs less than another band would is part of one."""
+    if not len(offsets):
+        return []
+    longest = block_for(len(offsets))
+    cuts = ((offsets[1:] - offsets[:-1]) > longest).nonzero().squeeze(-1) + 1
+    runs = offsets.tensor_split(cuts.tolist())
+    block = max(block_for(int(run[-1] - run[0]) + 1) for run in runs)
+    bands: list[Part] = []
+    for run in runs:
+        open_W = torch.zeros(int(run[-1] - run[0]) + 1, dtype=torch.bool, device=run.device)
+        open_W[run - run[0]] = True
+        bands.append(Band(int(run[0]), open_W, num_tokens, block))
+    return bands
+
+
+def _slots(selection: Selection, block: int) -> tuple[list[Part], Tensor]:
+    """Slots for the single cells that no other part opens; and the rows that have too many."""
+    num_tokens = selection.num_tokens
+    crowded_N = torch.zeros(num_tokens, dtype=torch.bool, device=selection.device)
+    rows_E, keys_E = selection.edges_E // num_tokens, selection.edges_E % num_tokens
+    no_edges = Selection(
+        num_tokens, selection.rows_N, selection.columns_N, selection.diagonals_K,
+        selection.edges_E[:0],
+    )  # fmt: skip
+    alone_E = no_edges.closed_by_others(rows_E, keys_E, besides=None)
+    rows_E, keys_E = rows_E[alone_E], keys_E[alone_E]
+    if not len(rows_E):
+        return [], crowded_N
+    counts_N = torch.bincount(rows_E, minlength=num_tokens)
+    size = _cheapest_size(counts_N)
+    crowded_N = counts_N > size
+    place_E = (
+        torch.arange(len(rows_E), device=rows_E.device) - (counts_N.cumsum(0) - counts_N)[rows_E]
+    )
+    if not size:
+        return [], crowded_N
+    slotted_E = ~crowded_N[rows_E]
+    keys_ME = rows_E.new_full((-(-num_tokens // block) * block, size), -1)
+    keys_ME[rows_E[slotted_E], place_E[slotted_E]] = keys_E[slotted_E]
+    return [Slots(keys_ME)], crowded_N
+
+
+def _cheapest_size(counts_N: Tensor) -> int:
+    """How many slots a query: rows with more single cells are computed whole instead."""
+    sizes = torch.cat([counts_N.new_zeros(1), counts_N.unique()])
+    crowded = (counts_N.unsqueeze(0) > sizes.unsqueeze(-1)).sum(-1)
+    return int(sizes[(SLOT_COST * sizes + crowded).argmin()])
