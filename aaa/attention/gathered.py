@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aaa.attention.blockwise import Backward, Dropout, few_heads_at_a_time, forward
+from aaa.attention.blockwise import Backward, Dropout, QueryKeyValue, forward, work_dtype
 from aaa.attention.gates import GateGradients, sampled_tokens
 from aaa.attention.passes import passes_for
 from aaa.attention.selection import PARTS, selections
@@ -75,14 +75,10 @@ def _attend(
     mask = SparseMask(keep, rows, columns, diagonals, edges, window)
     drops = Dropout(dropout, seed, query.device)
     with torch.autocast(query.device.type, enabled=False):
-        for text_heads in selections(mask, query.shape[1]):
-            passes = passes_for(text_heads.selection)
-            for heads in few_heads_at_a_time(text_heads, passes, query.shape[1]):
-                query_HND, key_HND, value_HND = (heads.of(x) for x in (query, key, value))
-                for one in passes:
-                    forward(
-                        one, query_HND, key_HND, value_HND, heads.of(output_BHND), scaling, drops
-                    )
+        for heads in selections(mask, query.shape[1]):
+            text = QueryKeyValue(heads.of(query), heads.of(key), heads.of(value))
+            for one in passes_for(heads.selection):
+                forward(one, text, heads.of(output_BHND), scaling, drops)
     return output_BHND
 
 
@@ -110,25 +106,24 @@ def _attend_backward(
     learned: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     mask = SparseMask(keep, rows, columns, diagonals, edges, window)
-    of_query, of_key, of_value = (_new_like(x) for x in (query, key, value))
+    dtype = work_dtype(query)
+    of_query, of_key, of_value = (_new_like(x, dtype) for x in (query, key, value))
     of_gates = GateGradients(mask, dict(zip(PARTS, learned, strict=True)))
     drops = Dropout(dropout, seed, query.device)
     samples = torch.Generator(query.device).manual_seed(int(seed) + 1)
     with torch.autocast(query.device.type, enabled=False):
-        for text_heads in selections(mask, query.shape[1]):
-            passes = passes_for(text_heads.selection)
-            sampled = sampled_tokens(text_heads.selection.num_tokens, samples, query.device)
-            for heads in few_heads_at_a_time(text_heads, passes, query.shape[1]):
-                backward = Backward(
-                    heads.of(gradient), heads.of(output), heads.of(query), heads.of(key),
-                    heads.of(value), of_gates.of_heads(heads), sampled, scaling, drops,
-                )  # fmt: skip
-                for one in passes:
-                    backward.run(one)
-                backward.estimate_closed_gates(passes)
-                heads.of(of_query).copy_(backward.of_query_HND)
-                heads.of(of_key).copy_(backward.of_key_HND)
-                heads.of(of_value).copy_(backward.of_value_HND)
+        for heads in selections(mask, query.shape[1]):
+            passes = passes_for(heads.selection)
+            backward = Backward(
+                QueryKeyValue(heads.of(query), heads.of(key), heads.of(value)),
+                QueryKeyValue(heads.of(of_query), heads.of(of_key), heads.of(of_value)),
+                heads.of(output), heads.of(gradient), of_gates.of_heads(heads),
+                sampled_tokens(heads.selection.num_tokens, samples, query.device), scaling, drops,
+            )  # fmt: skip
+            for one in passes:
+                backward.run(one)
+            backward.estimate_closed_gates(passes)
+    of_query, of_key, of_value = (x.to(query.dtype) for x in (of_query, of_key, of_value))
     of_rows, of_columns, of_diagonals = (
         of_gates.of[name] if name in of_gates.of else query.new_empty(0) for name in PARTS
     )
@@ -166,7 +161,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 _attend.register_autograd(_backward, setup_context=_keep)
 
 
-def _new_like(tensor_BHND: Tensor) -> Tensor:
+def _new_like(tensor_BHND: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Zeros, laid out so that the heads' outputs are joined without a copy."""
     batch, heads, num_tokens, size = tensor_BHND.shape
-    return tensor_BHND.new_zeros(batch, num_tokens, heads, size).transpose(1, 2)
+    return tensor_BHND.new_zeros(batch, num_tokens, heads, size, dtype=dtype).transpose(1, 2)

@@ -59,7 +59,7 @@ class Columns:
     def take(self, tokens_HND: Tensor) -> Tensor:
         if self.positions_K is None:
             return tokens_HND
-        return tokens_HND.index_select(1, self.positions_K)
+        return tokens_HND[:, self.positions_K]  # index_select would copy all of them first
 
     def give(self, taken: Tensor, tokens_HND: Tensor) -> None:
         if self.positions_K is None:
@@ -247,4 +247,4 @@ class Slots:
 
     def _gathered(self, taken: Tensor, first: int, num_queries: int) -> Tensor:
         keys_ME = self._chunk(first, num_queries).clamp_min(0)
-        return taken.index_select(1, keys_ME.flatten()).unflatten(1, keys_ME.shape)
+        return taken[:, keys_ME]

@@ -6,8 +6,9 @@ R and K selected rows and columns, E edges of a query, W diagonals of a band.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,10 @@ from aaa.attention.parts import Band, Columns, Part, Slots
 from aaa.attention.selection import Selection
 
 # Cells of all heads at work at a time: these and a copy or two of them stay within a core's cache.
-CELLS_AT_ONCE = 2**18
-QUERIES_AT_ONCE = 2**10
+CELLS_AT_ONCE = 2**19
+QUERIES_AT_ONCE = 2**11
+TOKENS_AT_ONCE = 2**13  # of all heads at work: their keys and values are laid out anew
+CELLS_KEPT = 2**24  # of a pass, for which something is kept, a byte each
 # What a cell of its own slot costs, in cells of a matrix product: its key is fetched for it alone.
 SLOT_COST = 8
 
@@ -54,16 +57,29 @@ class Pass:
     def num_queries(self) -> int:
         return self.selection.num_tokens if self.queries_R is None else len(self.queries_R)
 
-    def chunks(self) -> Iterator[Chunk]:
-        size = max(1, min(CELLS_AT_ONCE // self.width, QUERIES_AT_ONCE) // self.block) * self.block
-        for first in range(0, self.num_queries, size):
-            real = min(size, self.num_queries - first)
-            padded = -(-real // self.block) * self.block
-            yield Chunk(self, first, real, padded)
+    @property
+    def leaves_cells_out(self) -> bool:
+        """Whether the closed cells of its queries are not computed."""
+        return self.queries_R is None and not self.masked
 
-    def heads_at_once(self) -> int:
-        queries = min(self.num_queries, CELLS_AT_ONCE // self.width)
-        return max(1, CELLS_AT_ONCE // (max(queries, self.block) * self.width))
+    def head_groups(self, num_heads: int) -> Iterator[slice]:
+        """The heads in groups, so that a chunk of all of a group stays within a cache."""
+        cells = min(self._queries_at_once, self.num_queries) * self.width
+        tokens = self.selection.num_tokens
+        size = max(1, min(CELLS_AT_ONCE // cells, TOKENS_AT_ONCE // tokens))
+        for start in range(0, num_heads, size):
+            yield slice(start, min(start + size, num_heads))
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The queries in groups."""
+        for first in range(0, self.num_queries, self._queries_at_once):
+            real = min(self._queries_at_once, self.num_queries - first)
+            yield Chunk(self, first, real, -(-real // self.block) * self.block)
+
+    @property
+    def _queries_at_once(self) -> int:
+        queries = min(CELLS_AT_ONCE // self.width, QUERIES_AT_ONCE)
+        return max(1, queries // self.block) * self.block
 
     def split(self, cells_HMX: Tensor) -> list[Tensor]:
         """The columns of ``cells_HMX`` that belong to each part, as views."""
@@ -85,29 +101,55 @@ class Chunk:
     first: int
     real: int
     padded: int
+    made: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` returns, the same for all heads; kept for the next ones, unless large."""
+        if key in self.made:
+            return self.made[key]
+        made = make()
+        if self.owner.num_queries * self.owner.width <= CELLS_KEPT:
+            self.made[key] = made
+        return made
 
     @property
     def queries_M1(self) -> Tensor:
-        """Positions in the text; those of padding lie behind it, or repeat the first token."""
+        """Positions in the text; those of padding lie behind it."""
+        return self.once("queries", self._queries_M1)
+
+    def _queries_M1(self) -> Tensor:
         if self.owner.queries_R is None:
             device = self.owner.selection.device
             return torch.arange(self.first, self.first + self.padded, device=device).unsqueeze(-1)
         return self.owner.queries_R[self.first : self.first + self.real].unsqueeze(-1)
 
-    def read(self, tensor_HND: Tensor, dtype: torch.dtype) -> Tensor:
-        """The chunk's rows, (H, M, D), a copy."""
-        queries = self._where()
-        rows_HMD = tensor_HND[:, queries]
+    def open_cells(self) -> Tensor:
+        """Which of the chunk's cells the mask opens, bool (M, X)."""
+        queries_M1 = self.queries_M1
+        return self.once(
+            "open",
+            lambda: self.owner.selection.open_cells(queries_M1, self.owner.keys(queries_M1)),
+        )
+
+    def read(self, tensor_HND: Tensor, dtype: torch.dtype, factor: float = 1.0) -> Tensor:
+        """The chunk's rows times a factor, (H, M, D), a copy."""
         shape = (len(tensor_HND), self.padded, tensor_HND.shape[-1])
         chunk_HMD = torch.empty(shape, dtype=dtype, device=tensor_HND.device)
-        chunk_HMD[:, : self.real] = rows_HMD
+        rows_HMD = tensor_HND[:, self._where()]
+        if rows_HMD.dtype == dtype:  # one pass over them instead of two
+            torch.mul(rows_HMD, factor, out=chunk_HMD[:, : self.real])
+        else:
+            chunk_HMD[:, : self.real] = rows_HMD
+            chunk_HMD *= factor
         chunk_HMD[:, self.real :] = 0
         return chunk_HMD
 
     def write(self, chunk_HMD: Tensor, tensor_HND: Tensor) -> None:
+        """Puts rows in the chunk's place."""
         tensor_HND[:, self._where()] = chunk_HMD[:, : self.real].to(tensor_HND.dtype)
 
     def add(self, chunk_HMD: Tensor, tensor_HND: Tensor) -> None:
+        """Adds rows in the chunk's place."""
         tensor_HND[:, self._where()] += chunk_HMD[:, : self.real]
 
     def close_doubled(self, cells_HMK: Tensor) -> None:
