@@ -82,12 +82,30 @@ class SparseMask:
         if self.columns_BHN is not None:
             closed = closed * (1 - self.columns_BHN).unsqueeze(-2)
         if self.diagonals_BHK is not None:
-            closed = closed * (1 - self._diagonals_dense(num_tokens))
+            closed = closed * (1 - _by_distance(self.diagonals_BHK, num_tokens))
         if self.edges_BE2 is not None:
             closed = closed * (1 - self._edges_dense(num_tokens)).unsqueeze(1)
         cells = (1 - closed) * keep_BN[:, None, :, None] * keep_BN[:, None, None, :]
         if self.window is not None:
-            cells = cells * (_distances(num_tokens, cells.device) <= self.window)
+            cells = cells * _by_distance(cells.new_ones(self.window + 1), num_tokens)
+        return cells
+
+    def open_cells(self) -> Tensor:
+        """``dense() > 0`` of hard gates, bool (B, H, N, N), in less time and memory."""
+        num_tokens = self.keep_BN.shape[-1]
+        cells = self.keep_BN.new_zeros(1, 1, 1, 1)
+        if self.rows_BHN is not None:
+            cells = cells | (self.rows_BHN > 0).unsqueeze(-1)
+        if self.columns_BHN is not None:
+            cells = cells | (self.columns_BHN > 0).unsqueeze(-2)
+        if self.diagonals_BHK is not None:
+            cells = cells | _by_distance(self.diagonals_BHK > 0, num_tokens)
+        if self.edges_BE2 is not None:
+            cells = cells | (self._edges_dense(num_tokens) > 0).unsqueeze(1)
+        cells = cells & self.keep_BN[:, None, :, None] & self.keep_BN[:, None, None, :]
+        if self.window is not None:
+            reach_K = self.keep_BN.new_ones(self.window + 1)
+            cells = cells & _by_distance(reach_K, num_tokens)
         return cells
 
     def kept_cells(self) -> Tensor:
@@ -132,12 +150,6 @@ class SparseMask:
         num_diagonals = self.diagonals_BHK.shape[-1]
         return num_diagonals if self.window is None else min(num_diagonals, self.window + 1)
 
-    def _diagonals_dense(self, num_tokens: int) -> Tensor:
-        assert self.diagonals_BHK is not None
-        distances_NN = _distances(num_tokens, self.keep_BN.device)
-        num_diagonals = self.diagonals_BHK.shape[-1]
-        return F.pad(self.diagonals_BHK, (0, 1))[..., distances_NN.clamp_max(num_diagonals)]
-
     def _edges_dense(self, num_tokens: int) -> Tensor:
         assert self.edges_BE2 is not None
         rows_BE, columns_BE = self.edges_BE2.unbind(-1)
@@ -172,10 +184,11 @@ class SparseMask:
         return alone_BHE.sum(-1)
 
 
-def _distances(num_tokens: int, device: torch.device) -> Tensor:
-    """``|i - j|`` of each cell, (N, N)."""
-    positions = torch.arange(num_tokens, device=device)
-    return (positions[:, None] - positions[None, :]).abs()
+def _by_distance(gates: Tensor, num_tokens: int) -> Tensor:
+    """``gates[..., |i - j|]`` of each cell, (..., N, N); 0 beyond the last gate."""
+    gates = F.pad(gates, (0, num_tokens - gates.shape[-1]))  # or cut off, by a negative pad
+    along_row = torch.cat([gates.flip(-1), gates[..., 1:]], dim=-1)  # distances of the last row
+    return along_row.unfold(-1, num_tokens, 1).flip(-2)
 
 
 def _either(left: Tensor | None, right: Tensor | None) -> Tensor | None:

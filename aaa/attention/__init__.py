@@ -6,20 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from aaa.attention.auto import auto_attention
 from aaa.attention.dense import dense_attention
 from aaa.attention.gathered import gathered_attention
 from aaa.attention.sdpa import sdpa_attention
-from aaa.masks import SparseMask
 
 Executor = Callable[..., tuple[Tensor, Tensor | None]]
-
-
-def auto_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: SparseMask, **kwargs: float
-) -> tuple[Tensor, Tensor | None]:
-    """``dense`` where a gate is being learned, ``sdpa`` otherwise."""
-    execute = dense_attention if mask.needs_gradient else sdpa_attention
-    return execute(query, key, value, mask, **kwargs)
 
 
 EXECUTORS: dict[str, Executor] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from aaa.attention.dense import open_padding_rows
 from aaa.masks import SparseMask
 
 
@@ -27,7 +26,10 @@ def sdpa_attention(
             "executor 'sdpa' gives no gradient to the gates of a pattern that is being learned; "
             "use executor 'dense' or 'auto' in training"
         )
-    cells_BHNN = open_padding_rows(mask) > 0
+    # Rows of padding are open to all real tokens: no row may be empty.
+    keys_BN = mask.keep_BN | ~mask.keep_BN.any(-1, keepdim=True)
+    padding_BNN = ~mask.keep_BN.unsqueeze(-1) & keys_BN.unsqueeze(-2)
+    cells_BHNN = mask.open_cells() | padding_BNN.unsqueeze(1)
     output_BHND = F.scaled_dot_product_attention(
         query_BHND, key_BHND, value_BHND, attn_mask=cells_BHNN, dropout_p=dropout, scale=scaling
     )
