@@ -97,8 +97,8 @@ def _run_hydra(config_name: str, arguments: list[str], task: Callable[[DictConfi
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from aaa.experiments.configs import config_folder
     from aaa.experiments.console import set_up_logging
+    from aaa.places import config_folder
 
     set_up_logging()
     # Hydra then raises its errors instead of printing them and exiting with 1.

@@ -1,8 +1,15 @@
-"""Where things lie: a hub id or a local folder, told apart in one place."""
+"""Where things lie: the shipped configs; a hub id or a local folder, told apart in one place."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+
+def config_folder() -> Path:
+    """conf/: inside the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def local_folder(path: str, option: str) -> Path | None:

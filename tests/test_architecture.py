@@ -38,7 +38,7 @@ MAY_IMPORT = {
         "fingerprint", "places", "saved",
     },
     "plots": {"masks", "patterns", "sparse", "saved", "experiments", "fingerprint"},
-    "cli": {"experiments", "plots"},
+    "cli": {"experiments", "places", "plots"},
     "__main__": {"cli"},
     "__init__": {"masks", "patterns", "sparse", "objective", "saved"},
 }  # fmt: skip

@@ -1,20 +1,14 @@
-"""The shipped configs: where they lie, and composing one without the command line."""
+"""Composing a shipped config without the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-
-def config_folder() -> Path:
-    """conf/: inside the package when installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+from aaa.places import config_folder
 
 
 def compose_config(overrides: Sequence[str], name: str = "finetune") -> DictConfig:

@@ -14,11 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from aaa.control import SparsityControl
 from aaa.data.parses import Parses, open_parses
 from aaa.data.task import Task
-from aaa.experiments.configs import config_folder
 from aaa.fingerprint import hash_json
 from aaa.models import Encoder
 from aaa.patterns import InLayers, Pattern
-from aaa.places import first_line
+from aaa.places import config_folder, first_line
 from aaa.training.settings import TrainingSettings
 
 ID_LENGTH = 12

@@ -25,13 +25,20 @@ class Outcome:
 
 def write_result(directory: Path, result: dict[str, Any]) -> Path:
     """Writes ``result.json`` so that a reader sees the whole of it or none."""
-    with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".partial", delete=False) as file:
-        json.dump(result, file, indent=2, allow_nan=False, sort_keys=True)
+    return write_json(directory / RESULT, result)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> Path:
+    """Puts a JSON file in place whole, on disk before it is seen."""
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, suffix=".partial", delete=False
+    ) as file:
+        json.dump(value, file, indent=2, allow_nan=False, sort_keys=True)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
     Path(file.name).chmod(0o644)
-    return Path(file.name).replace(directory / RESULT)
+    return Path(file.name).replace(path)
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:

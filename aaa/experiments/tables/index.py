@@ -1,0 +1,106 @@
+"""Which run does which cell: written by a sweep, read by whoever shows the table. No torch.
+
+``outputs/tables/<table>.<scale>.json`` has a record for each cell that a sweep was last asked
+for. The runs themselves lie where all runs lie; cells of several tables may share one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from aaa.experiments.result import is_finished, read_result, write_json
+from aaa.experiments.tables.spec import Table
+
+FOLDER = "tables"
+
+State = Literal["finished", "failed", "missing", "needs", "refused"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A cell and its run.
+
+    Args:
+        row, column, seed: which cell.
+        overrides: of the ``aaa finetune`` that does it, those of the command line included.
+        run_id: the run's directory under ``runs``; None while it cannot be named.
+        needs: what has to be there first, as commands or as options to give.
+        problem: why its config was refused.
+    """
+
+    row: str
+    column: str
+    seed: int
+    overrides: tuple[str, ...]
+    run_id: str | None = None
+    needs: tuple[str, ...] = ()
+    problem: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells it from the other cells of its table and scale."""
+        return self.row, self.column, self.seed
+
+    def result(self, output_dir: Path) -> dict[str, Any] | None:
+        """The run's result, finished or failed, or None where there is none yet."""
+        return read_result(output_dir / "runs" / self.run_id) if self.run_id else None
+
+    def state(self, result: dict[str, Any] | None) -> State:
+        """How the cell stands, given its run's result."""
+        if self.needs:
+            return "needs"
+        if self.problem is not None:
+            return "refused"
+        if result is None:
+            return "missing"
+        return "finished" if is_finished(result) else "failed"
+
+
+def index_path(output_dir: Path, table: Table) -> Path:
+    """Where a table's records lie."""
+    return output_dir / FOLDER / f"{table.name}.{table.scale}.json"
+
+
+def read_records(path: Path) -> dict[tuple[str, str, int], Record]:
+    """The records in an index by cell; none where it does not exist yet.
+
+    Raises:
+        ValueError: if the file is no index.
+    """
+    try:
+        cells = json.loads(path.read_text())["cells"]
+        records = [
+            Record(**cell | {name: tuple(cell[name]) for name in ("overrides", "needs")})
+            for cell in cells
+        ]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no index of a table ({error}); delete it") from error
+    return {record.key: record for record in records}
+
+
+def write_records(output_dir: Path, table: Table, records: Iterable[Record]) -> Path:
+    """Puts records in place of the older ones of the same cells; others stay.
+
+    So a sweep over some rows, columns or seeds adds to what earlier ones did.
+    """
+    path = index_path(output_dir, table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        merged = read_records(path) | {record.key: record for record in records}
+        write_json(
+            path,
+            {
+                "table": table.name,
+                "scale": table.scale,
+                "cells": [asdict(record) for record in merged.values()],
+            },
+        )
+    return path

@@ -1,0 +1,341 @@
+"""A table as data: one yaml of conf/table, read at one scale. Neither torch nor Hydra.
+
+The file's keys (docs/tables.md shows a whole example):
+
+``extends``
+    A file of conf/table/base that lies beneath this one: mappings are merged, all else replaced.
+``title``, ``source``, ``notes``, ``kind``, ``quantities``
+    What stands above the table; where the paper has it; remarks below it; ``table`` or
+    ``figure``; what a cell shows, of ``rho``, ``score``, ``row_share``, ``column_share``
+    (all in percent).
+``columns``
+    By name, in the paper's order. Each has a ``label``, a ``metric`` (as the paper calls it),
+    ``overrides`` of ``aaa finetune`` and, at a scale, ``at: {<scale>: {label, overrides}}``.
+``rows``
+    By name, from above. Each may have
+
+    - ``label``, ``overrides``, ``at`` as a column has; ``in: {<column>: [overrides]}``;
+    - ``compare``: the row that it is compared with (the paper's arrows);
+    - ``target``, for a learned pattern: ``match`` (the rho that the compared row's pattern has on
+      the same texts), ``match:<another row, or a pattern of conf/pattern>``, ``paper`` (the rho
+      that the paper reports of the compared row) or a number in [0, 1);
+    - ``pretrained: {pattern, gives}``: the cells start from the encoder of ``aaa pretrain
+      pattern=<pattern>``; its folder becomes the value of every key in ``gives`` (``model.path``
+      unless told otherwise);
+    - ``requires``: keys that only a user can give, such as ``data.parses``;
+    - ``columns``: the only columns in which it has cells;
+    - ``series`` and ``x``: its line and place in a figure;
+    - ``paper``: the paper's figures, ``{<quantity>: {<column>: number}}``;
+    - ``quoted``: whose figures they are, if not the paper's own: such a row has no runs.
+``scales``
+    By name. Each has ``overrides`` for every cell, ``columns`` (names, in their order; all
+    without), ``seeds``, ``pretrain`` (overrides of its pre-training runs), ``pretrained``
+    (overrides of cells that start from one) and ``rows`` (the only rows; all without).
+
+Overrides have the last word in this order: scale, pretrained, column, row, target, seed, and
+then what stands on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from aaa.experiments.tables.cells import (
+    Cell,
+    Column,
+    Pretraining,
+    Row,
+    Table,
+    known_name,
+)
+from aaa.places import config_folder, first_line
+
+__all__ = ["Cell", "Column", "Pretraining", "Row", "Table", "load_table", "scales_of"]
+
+KINDS = ("table", "figure")
+QUANTITIES = ("rho", "score", "row_share", "column_share")
+
+SPEC_KEYS = (
+    "extends", "title", "source", "notes", "kind", "quantities", "columns", "rows", "scales",
+)  # fmt: skip
+COLUMN_KEYS = ("label", "metric", "overrides", "at")
+ROW_KEYS = (
+    "label", "overrides", "at", "in", "compare", "target", "pretrained", "requires", "columns",
+    "series", "x", "paper", "quoted",
+)  # fmt: skip
+SCALE_KEYS = ("overrides", "columns", "rows", "seeds", "pretrain", "pretrained")
+
+
+def table_folder() -> Path:
+    """Where the shipped tables lie."""
+    return config_folder() / "table"
+
+
+def table_names() -> list[str]:
+    """The shipped tables."""
+    return sorted(path.stem for path in table_folder().glob("*.yaml"))
+
+
+def find_table(name: str) -> Path:
+    """The file of ``4``, ``table_4``, ``figure_2``, ..., or of a path to a yaml of one's own.
+
+    Raises:
+        ValueError: naming the tables that there are.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ValueError(f"there is no table {name}; give a path to a yaml, or a name")
+        return path
+    known = {path.stem: path for path in sorted(table_folder().glob("*.yaml"))}
+    if name.isdigit() and f"table_{name}" in known:
+        return known[f"table_{name}"]
+    return known[known_name(name, known, "table")]
+
+
+def load_table(name: str, scale: str = "demo") -> Table:
+    """A table at a scale.
+
+    Raises:
+        ValueError: for an unknown table or scale, or a file that is not as the module says,
+            naming the file and the place in it.
+    """
+    path = find_table(name)
+    spec = _read(path)
+    where = path.name
+    _only(spec, SPEC_KEYS, where)
+    scales = _mapping(spec, "scales", where)
+    at = _mapping(scales, known_name(scale, scales, f"{where}: scale"), f"{where}, scales")
+    _only(at, SCALE_KEYS, f"{where}, scale {scale}")
+    declared = _mapping(spec, "columns", where)
+    rows = _mapping(spec, "rows", where)
+    quantities = _words(spec.get("quantities", ["rho", "score"]), f"{where}, quantities")
+    for quantity in quantities:
+        known_name(quantity, QUANTITIES, f"{where}: quantity")
+    scale_where = f"{where}, scale {scale}"
+    column_names = _words(at.get("columns", list(declared)), f"{scale_where}, columns")
+    row_names = _words(at.get("rows", list(rows)), f"{scale_where}, rows")
+    columns = tuple(
+        _column(
+            known_name(column, declared, f"{scale_where}: column"), declared[column], scale, where
+        )
+        for column in column_names
+    )
+    table = Table(
+        name=path.stem,
+        scale=scale,
+        title=_text(spec, "title", where),
+        source=_text(spec, "source", where, default=""),
+        notes=_words(spec.get("notes", []), f"{where}, notes"),
+        kind=known_name(spec.get("kind", "table"), KINDS, f"{where}: kind"),
+        quantities=quantities,
+        overrides=_words(at.get("overrides", []), f"{scale_where}, overrides"),
+        columns=columns,
+        rows=tuple(
+            _row(row, _mapping(rows, row, f"{where}, rows"), scale, at, declared, where)
+            for row in (known_name(name, rows, f"{scale_where}: row") for name in row_names)
+        ),
+        seeds=_seeds(at.get("seeds", [0]), f"{scale_where}, seeds"),
+    )
+    _check(table, rows, where)
+    return table
+
+
+def scales_of(name: str) -> list[str]:
+    """The scales that a table has."""
+    path = find_table(name)
+    return list(_mapping(_read(path), "scales", path.name))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file over what it extends, as plain Python."""
+    try:
+        spec = OmegaConf.load(path)
+        if not isinstance(spec, DictConfig):
+            raise ValueError(f"{path.name} is no mapping")
+        base = spec.get("extends")
+        if base is not None:
+            folder = table_folder() / "base"
+            known = {file.stem: file for file in folder.glob("*.yaml")}
+            spec = OmegaConf.merge(
+                OmegaConf.load(known[known_name(base, known, f"{path.name}: extends")]), spec
+            )
+        plain = OmegaConf.to_container(spec, resolve=False)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _column(name: str, node: Any, scale: str, where: str) -> Column:
+    where = f"{where}, column {name}"
+    node = _is_mapping(node or {}, where)
+    _only(node, COLUMN_KEYS, where)
+    label, overrides = _at_scale(name, node, scale, where)
+    return Column(name, label, _text(node, "metric", where, default=""), overrides)
+
+
+def _row(
+    name: str,
+    node: Mapping[str, Any],
+    scale: str,
+    at: Mapping[str, Any],
+    columns: Mapping[str, Any],
+    where: str,
+) -> Row:
+    where = f"{where}, row {name}"
+    _only(node, ROW_KEYS, where)
+    label, overrides = _at_scale(name, node, scale, where)
+    within = _is_mapping(node.get("in", {}), f"{where}, in")
+    paper = _is_mapping(node.get("paper", {}), f"{where}, paper")
+    for quantity, figures in paper.items():
+        known_name(quantity, QUANTITIES, f"{where}: quantity of the paper")
+        for column in _is_mapping(figures, f"{where}, paper, {quantity}"):
+            known_name(column, columns, f"{where}, paper: column")
+    pretrained = None
+    if "pretrained" in node:
+        pretrained = _pretraining(node["pretrained"], at, where)
+        overrides = (*_words(at.get("pretrained", []), f"{where}, pretrained"), *overrides)
+    only = node.get("columns")
+    x = node.get("x")
+    if x is not None and not _is_number(x):
+        raise ValueError(f"{where}: x is a number, not {x!r}")
+    return Row(
+        name=name,
+        label=label,
+        overrides=overrides,
+        within={
+            known_name(column, columns, f"{where}, in: column"): _words(
+                own, f"{where}, in, {column}"
+            )
+            for column, own in within.items()
+        },
+        compare=node.get("compare"),
+        target=node.get("target"),
+        pretrained=pretrained,
+        requires=_words(node.get("requires", []), f"{where}, requires"),
+        columns=None
+        if only is None
+        else tuple(
+            known_name(column, columns, f"{where}: column")
+            for column in _words(only, f"{where}, columns")
+        ),
+        series=node.get("series"),
+        x=x,
+        paper=paper,
+        quoted=node.get("quoted"),
+    )
+
+
+def _pretraining(node: Any, at: Mapping[str, Any], where: str) -> Pretraining:
+    where = f"{where}, pretrained"
+    node = _is_mapping(node, where)
+    _only(node, ("pattern", "gives"), where)
+    gives = _words(node.get("gives", ["model.path"]), f"{where}, gives")
+    common = _words(at.get("pretrain", []), f"{where}, pretrain")
+    return Pretraining(
+        (*common, f"pattern={_text(node, 'pattern', where)}"), tuple(f"{key}=" for key in gives)
+    )
+
+
+def _at_scale(
+    name: str, node: Mapping[str, Any], scale: str, where: str
+) -> tuple[str, tuple[str, ...]]:
+    """The label and the overrides of a row or column at a scale."""
+    ats = _is_mapping(node.get("at", {}), f"{where}, at")
+    at = _is_mapping(ats.get(scale, {}), f"{where}, at {scale}")
+    _only(at, ("label", "overrides"), f"{where}, at {scale}")
+    label = at.get("label", node.get("label", name))
+    return str(label), (
+        *_words(node.get("overrides", []), f"{where}, overrides"),
+        *_words(at.get("overrides", []), f"{where}, at {scale}, overrides"),
+    )
+
+
+def _check(table: Table, declared: Mapping[str, Any], where: str) -> None:
+    """What one row says of another."""
+    present = {row.name: row for row in table.rows}
+    for row in table.rows:
+        place = f"{where}, row {row.name}"
+        if row.compare is not None:
+            known_name(row.compare, declared, f"{place}: compare: row")
+            if row.compare not in present:
+                raise ValueError(
+                    f"{place} is compared with {row.compare}, which scale {table.scale} leaves out"
+                )
+        _check_target(table, row, place)
+        if row.quoted is not None and (row.overrides or row.target is not None):
+            raise ValueError(f"{place} is quoted, so it has no runs: leave out its overrides")
+
+
+def _check_target(table: Table, row: Row, place: str) -> None:
+    target = row.target
+    if target in ("match", "paper") and row.compare is None:
+        raise ValueError(f"{place}: target: {target} needs compare: <row>")
+    if isinstance(target, str):
+        if target not in ("match", "paper") and not target.startswith("match:"):
+            raise ValueError(
+                f"{place}: target is match, match:<row or pattern>, paper or a number in [0, 1), "
+                f"not {target!r}"
+            )
+        matched = table.matched_row(row)
+        if matched is not None and (
+            matched.pattern is None or any(o.startswith("pattern.") for o in matched.overrides)
+        ):
+            raise ValueError(
+                f"{place}: the rho of row {matched.name} can be matched only if its pattern is "
+                f"one of conf/pattern as it stands, not {' '.join(matched.overrides)}"
+            )
+    elif target is not None and not (_is_number(target) and 0 <= target < 1):
+        raise ValueError(f"{place}: target is a share in [0, 1), not {target!r}")
+
+
+def _only(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    for key in node:
+        if key not in keys:
+            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(keys)}")
+
+
+def _mapping(node: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    if key not in node:
+        raise ValueError(f"{where}: there is no {key!r}")
+    found = _is_mapping(node[key], f"{where}, {key}")
+    if not found:
+        raise ValueError(f"{where}, {key} is empty")
+    return found
+
+
+def _is_mapping(node: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(node, Mapping):
+        raise ValueError(f"{where} is a mapping, not {node!r}")
+    return {str(key): value for key, value in node.items()}
+
+
+def _words(node: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(node, list) or not all(isinstance(word, str) for word in node):
+        raise ValueError(f"{where} is a list of words, not {node!r}")
+    return tuple(node)
+
+
+def _seeds(node: Any, where: str) -> tuple[int, ...]:
+    whole = isinstance(node, list) and node and all(type(s) is int and s >= 0 for s in node)
+    if not whole or len(set(node)) < len(node):
+        raise ValueError(f"{where} are different whole numbers of 0 or more, not {node!r}")
+    return tuple(node)
+
+
+def _text(node: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
+    text = node.get(key, default)
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: {key} is a text, not {text!r}")
+    return text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
