@@ -18,6 +18,7 @@ aaa: sparse attention patterns for Transformer encoders, fixed and learned
 
   aaa finetune [choice=name ...] [value=number ...]   fine-tune one run
   aaa finetune -m pattern=full,aaa seed=0,1,2         ... or many
+  aaa finetune -m +table=4 [scale=small]              ... or those of a table of the paper
   aaa finetune --help                                 every choice and every value
   aaa table [runs ...]                                patterns x tasks, from the results of runs
   aaa plot pattern=NAME | run=RUN [text="..."]        pictures of patterns, masks and runs
@@ -44,25 +45,30 @@ def main() -> None:
 
 
 def finetune(arguments: list[str]) -> int:
-    """One run, or with ``-m`` many."""
+    """One run, or with ``-m`` many: the sweep then says what came out and exits with its code."""
+    from aaa.experiments.sweep.options import for_sweeper, is_sweep
+
+    try:
+        arguments = for_sweeper(arguments)
+    except ValueError as error:
+        fail(str(error))
+    if is_sweep(arguments):
+        from aaa.experiments.sweep.job import do_cell
+
+        _run_hydra("finetune", arguments, do_cell)
+        return 0
     outcomes: list[Outcome] = []
-    refusals: list[str] = []
 
     def task(config: DictConfig) -> None:
         from aaa.experiments.run import run  # torch and transformers take seconds to import
 
         try:
-            outcome = run(config)
-        except ValueError as error:  # one job's config is wrong: the others of a multirun go on
-            refusals.append(str(error))
-            print(f"aaa: {error}", file=sys.stderr)
-            return
-        if outcome.signal_number is not None:  # the whole multirun was meant
-            sys.exit(128 + outcome.signal_number)
-        outcomes.append(outcome)
+            outcomes.append(run(config))
+        except ValueError as error:
+            fail(str(error))
 
     _run_hydra("finetune", arguments, task)
-    return USER_ERROR if refusals else _conclude(outcomes)
+    return _conclude(outcomes)
 
 
 def table(arguments: list[str]) -> int:
@@ -97,6 +103,7 @@ def _run_hydra(config_name: str, arguments: list[str], task: Callable[[DictConfi
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from aaa.experiments.configs import explain
     from aaa.experiments.console import set_up_logging
     from aaa.places import config_folder
 
@@ -112,25 +119,16 @@ def _run_hydra(config_name: str, arguments: list[str], task: Callable[[DictConfi
     try:
         entry(task)()
     except (HydraException, OmegaConfBaseException) as error:
-        fail(_message(error))
+        fail(explain(error))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-
-
-def _message(error: Exception) -> str:
-    """What an error says, with what lies behind it if that says more."""
-    cause = error.__cause__
-    lines = [str(error).strip()]
-    if cause is not None and str(cause).strip() not in lines[0]:
-        lines.append(str(cause).strip())
-    return "\n".join(lines)
 
 
 def _conclude(outcomes: list[Outcome]) -> int:
     """Says what came out and what to do next; returns the exit code."""
     from rich.console import Console
 
-    from aaa.experiments.table import one_line
+    from aaa.experiments.result import one_line
 
     console = Console(stderr=True, highlight=False)
     for outcome in outcomes:
@@ -139,6 +137,9 @@ def _conclude(outcomes: list[Outcome]) -> int:
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         console.print(f"see {outcome.directory / 'run.log'}", soft_wrap=True)
+    [stopped] = [outcome.signal_number for outcome in outcomes] or [None]
+    if stopped is not None:
+        return 128 + stopped
     if outcomes and not failed:
         folders = {str(outcome.directory.parent) for outcome in outcomes}
         console.print(f"next: aaa table {' '.join(sorted(folders))}", soft_wrap=True)

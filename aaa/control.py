@@ -41,7 +41,8 @@ class SparsityControl:
 
     Args:
         target: rho to end at, in [0, 1); or ``match:<pattern>``, the rho that a fixed pattern of
-            conf/pattern has on the task's development set (to be resolved before training).
+            conf/pattern has on the task's development set (to be resolved before training);
+            ``match:<pattern>:<source>`` for one that is copied from a trained model.
         control: ``hinge``, ``dual`` or ``search``.
         alpha: the factor of the gap; where a search begins. None for ``USUAL_ALPHA``'s.
         alpha_schedule: of the hinge: ``constant``, or ``linear``: from 0 to ``alpha`` at half of
@@ -102,7 +103,17 @@ class SparsityControl:
     @property
     def matched_pattern(self) -> str | None:
         """The pattern whose rho is to be matched, or None where the target is a number."""
-        return self.target.removeprefix("match:") if isinstance(self.target, str) else None
+        return self._matched[0] if isinstance(self.target, str) else None
+
+    @property
+    def matched_source(self) -> str | None:
+        """The run or folder that the matched pattern is copied from, if it is."""
+        return self._matched[1] or None if isinstance(self.target, str) else None
+
+    @property
+    def _matched(self) -> tuple[str, str]:
+        name, _, source = str(self.target).removeprefix("match:").partition(":")
+        return name, source
 
     @property
     def strength(self) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,28 @@ def hash_json(value: Any) -> str:
 
 def hash_files(files: Iterable[Path]) -> str:
     """The sha256 of the files' contents in the given order, whatever their paths and times."""
-    return hash_json([_hash_file(path, *_stamp(path)) for path in files])
+    files = list(files)
+    for noted in _noting:
+        noted.update(path.resolve() for path in files)
+    return hash_json([_hash_file(path, *stamp(path)) for path in files])
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+@contextmanager
+def files_hashed() -> Iterator[set[Path]]:
+    """Notes which files are hashed within the block: what a hash stays true for."""
+    noted: set[Path] = set()
+    _noting.append(noted)
+    try:
+        yield noted
+    finally:
+        _noting.remove(noted)
+
+
+_noting: list[set[Path]] = []
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file or folder: what changes when it is written."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 

@@ -1,4 +1,4 @@
-"""Composing a shipped config without the command line."""
+"""Composing a shipped config without the command line, and what its errors say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from aaa.places import config_folder
+
+
+def explain(error: Exception) -> str:
+    """What an error of Hydra's says, with what lies behind it if that says more."""
+    cause = error.__cause__
+    lines = [str(error).strip()]
+    if cause is not None and str(cause).strip() not in lines[0]:
+        lines.append(str(cause).strip())
+    return "\n".join(lines)
 
 
 def compose_config(overrides: Sequence[str], name: str = "finetune") -> DictConfig:

@@ -10,7 +10,10 @@ from rich.logging import RichHandler
 
 from aaa.experiments.launch import process_rank
 
-QUIET = ("pytorch_lightning", "lightning", "lightning_fabric", "transformers", "datasets", "httpx")
+QUIET = (
+    "pytorch_lightning", "lightning", "lightning_fabric", "transformers", "datasets", "httpx",
+    "hydra", "hydra_plugins", "submitit", "ray",
+)  # fmt: skip
 # Advice that does not fit: the loaders need no workers (rows are ready in memory), a resumed run
 # goes on with its very next batch although Lightning cannot know, and metrics are reduced over
 # processes before they are logged. The last two are about calls that Lightning itself makes or

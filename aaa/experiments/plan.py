@@ -56,7 +56,7 @@ def make_plan(config: DictConfig) -> Plan:
     Raises:
         ValueError: naming what is wrong in the config, and what would be right.
     """
-    _find_source(config)
+    _find_sources(config)
     pattern = build_pattern(config.pattern)
     settings = _build(config.training, "training", TrainingSettings)
     control = _build(config.sparsity, "sparsity", SparsityControl)
@@ -76,7 +76,7 @@ def make_plan(config: DictConfig) -> Plan:
         control=control if pattern.learnable else None,
         settings=settings,
         parses=parses,
-        **_identity(config, task, encoder, pattern, parses),
+        **_identity(config, task, encoder, pattern, control, parses),
     )
 
 
@@ -92,9 +92,19 @@ def _open_parses(config: DictConfig, pattern: Pattern) -> Parses | None:
 
 
 def _identity(
-    config: DictConfig, task: Task, encoder: Encoder, pattern: Pattern, parses: Parses | None
+    config: DictConfig,
+    task: Task,
+    encoder: Encoder,
+    pattern: Pattern,
+    control: SparsityControl,
+    parses: Parses | None,
 ) -> dict[str, str]:
     decides = science(config, task, encoder, pattern)
+    if pattern.learnable and control.matched_source is not None:  # what was read, not where
+        decides["sparsity"] = decides["sparsity"] | {
+            "target": f"match:{control.matched_pattern}",
+            "matched": matched_pattern(control).fingerprint(),
+        }
     if parses is not None:
         decides["parses"] = parses.fingerprint()
     cell = {name: value for name, value in decides.items() if name != "seed"}
@@ -155,13 +165,19 @@ def _without_sources(node: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _find_source(config: DictConfig) -> None:
+def _find_sources(config: DictConfig) -> None:
     """Puts the directory of a run in place of its id, where a pattern is copied from one."""
     node = config.pattern
-    if "source" in node and not Path(node.source).exists():
-        directory = Path(config.run.output_dir) / "runs" / node.source
-        if directory.is_dir():
-            node.source = str(directory)
+    if "source" in node:
+        node.source = _found(config, node.source)
+    kind, *matched = str(config.sparsity.target).split(":", 2)
+    if kind == "match" and len(matched) == 2:
+        config.sparsity.target = f"match:{matched[0]}:{_found(config, matched[1])}"
+
+
+def _found(config: DictConfig, source: str) -> str:
+    directory = Path(config.run.output_dir) / "runs" / source
+    return source if Path(source).exists() or not directory.is_dir() else str(directory)
 
 
 def build_pattern(node: DictConfig) -> Pattern:
@@ -209,13 +225,27 @@ def named_pattern(name: str, key: str) -> DictConfig:
 
 
 def matched_pattern(control: SparsityControl) -> Pattern:
-    """The fixed pattern that ``sparsity.target=match:<name>`` names.
+    """The fixed pattern that ``sparsity.target=match:<name>[:<source>]`` names.
 
     Raises:
-        ValueError: for an unknown or a learnable one.
+        ValueError: for an unknown or a learnable one, or a source that it does not have or lacks.
     """
     assert control.matched_pattern is not None
-    pattern = build_pattern(named_pattern(control.matched_pattern, "sparsity.target"))
+    node = named_pattern(control.matched_pattern, "sparsity.target")
+    is_copied = OmegaConf.is_missing(node, "source")
+    if control.matched_source is not None:
+        if not is_copied:
+            raise ValueError(
+                f"sparsity.target={control.target}: {control.matched_pattern} is not copied from "
+                "anything; leave out what stands behind its name"
+            )
+        node.source = control.matched_source
+    elif is_copied:
+        raise ValueError(
+            f"sparsity.target={control.target}: add the run or folder that it is copied from, "
+            f"match:{control.matched_pattern}:<source>"
+        )
+    pattern = build_pattern(node)
     if pattern.learnable:
         raise ValueError(
             f"sparsity.target=match:{control.matched_pattern}: the sparsity of {pattern} is "

@@ -7,18 +7,22 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 RESULT = "result.json"
+PROGRESS = "progress.json"  # beside it while it trains: step, steps and time
 MODEL = "model"  # beside it: the folder that load_sparse reads
+
+
+Status = Literal["finished", "skipped", "busy", "interrupted", "failed"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``status`` is finished, skipped, busy, interrupted or failed."""
+    """How a run ended."""
 
     directory: Path
-    status: str
+    status: Status
     result: dict[str, Any] | None = None
     signal_number: int | None = None
 
@@ -64,3 +68,16 @@ def read_result(directory: Path) -> dict[str, Any] | None:
 def is_finished(result: dict[str, Any] | None) -> bool:
     """Whether a run has ended with figures."""
     return result is not None and result["status"] == "finished"
+
+
+def one_line(result: dict[str, Any]) -> str:
+    """A run's outcome in one line."""
+    who = f"{result['task']} {result['pattern']} seed {result['seed']}"
+    if not is_finished(result):
+        return f"{who}: {result['status']}: {result['error']}"
+    return f"{who}: {figures(result)}"
+
+
+def figures(result: dict[str, Any]) -> str:
+    """What a finished run came to."""
+    return f"{result['headline']} {result['score']:.1f} at ρ {100 * result['sparsity']:.1f} %"

@@ -120,16 +120,6 @@ def show(table: Table, console: Console) -> None:
     console.print(rich)
 
 
-def one_line(result: Result) -> str:
-    """A run's outcome in one line."""
-    who = f"{result['task']} {result['pattern']} seed {result['seed']}"
-    if not is_finished(result):
-        return f"{who}: {result['status']}: {result['error']}"
-    return (
-        f"{who}: {result['headline']} {result['score']:.1f} at ρ {100 * result['sparsity']:.1f} %"
-    )
-
-
 def main(arguments: list[str]) -> int:
     """``aaa table [runs ...] [--markdown FILE] [--statistics]``."""
     parser = argparse.ArgumentParser("aaa table", description=main.__doc__)

@@ -20,11 +20,11 @@ from aaa.experiments.console import quiet_libraries
 from aaa.experiments.environment import hardware, peak_memory_bytes, reset_peak_memory
 from aaa.experiments.plan import Plan
 from aaa.experiments.prepare import Prepared
-from aaa.experiments.result import MODEL
+from aaa.experiments.result import MODEL, PROGRESS
 from aaa.experiments.resume import BEST, CHECKPOINT, OWNER
 from aaa.saved import quiet_transformers
 from aaa.sparse import sparsify
-from aaa.training.callbacks import KeepBest, ResumePoint, Speed, StopOnSignal
+from aaa.training.callbacks import Heartbeat, KeepBest, ResumePoint, Speed, StopOnSignal
 from aaa.training.data_module import TEST, TaskData
 from aaa.training.finetune import FineTune
 from aaa.training.loggers import close_loggers
@@ -160,6 +160,7 @@ def _figures(plan: Plan, prepared: Prepared, module: FineTune, speed: Speed) -> 
 
 def _trainer(plan: Plan, total_steps: int, callbacks: list[Callback]) -> Trainer:
     settings, place = plan.settings, plan.config.run
+    callbacks = [*callbacks, Heartbeat(plan.directory / PROGRESS)]
     if place.progress:
         callbacks = [*callbacks, TrainingBar(plan.task.headline)]
     batches = total_steps * settings.accumulate

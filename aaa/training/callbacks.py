@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -60,6 +61,43 @@ class ResumePoint(Callback):
             partial.replace(self.path)
         self._saved_at = trainer.global_step
         trainer.strategy.barrier("resume point")
+
+
+class Heartbeat(Callback):
+    """Says in a small file how far training is, once a second, for whoever watches many runs.
+
+    Args:
+        path: a JSON with ``step``, ``steps`` and ``time`` (seconds since 1970); gone at the end.
+    """
+
+    EVERY_SECONDS = 1.0
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._beaten_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says where a resumed run stands."""
+        self._beat(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Beats when it is time."""
+        if time.monotonic() >= self._beaten_at + self.EVERY_SECONDS:
+            self._beat(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes the file away, also after a failure."""
+        if trainer.is_global_zero:
+            self.path.unlink(missing_ok=True)
+
+    def _beat(self, trainer: Trainer) -> None:
+        self._beaten_at = time.monotonic()
+        if not trainer.is_global_zero:
+            return
+        state = {"step": trainer.global_step, "steps": trainer.max_steps, "time": time.time()}
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(state))
+        partial.replace(self.path)
 
 
 class StopOnSignal(Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,11 @@ def learned(directory: Path) -> tuple[torch.nn.Module, list[Diagonal]]:
 
 @pytest.mark.parametrize(("scope", "count"), [("task", 1), ("layer", 3), ("head", 3)])
 def test_a_run_can_be_copied(
-    compose: Compose, scope: str, count: int, caplog: pytest.LogCaptureFixture
+    compose: Compose,
+    scope: str,
+    count: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "aaa")
     config = compose(f"pattern=diagonal_{scope}_global1", *CLOSING)
@@ -57,6 +62,14 @@ def test_a_run_can_be_copied(
         other(**batch)
     assert 0 < expected < 1
     assert float(sparsity(other)) == pytest.approx(expected, abs=1e-6)
+    target = f"sparsity.target=match:diagonal_fixed_global1:{source.name}"
+    matched = make_plan(compose("pattern=diagonal_layer_global1", target))
+    control = prepare(matched).control
+    assert control is not None
+    assert control.target == pytest.approx(expected, abs=1e-6)
+    elsewhere = shutil.copytree(source, tmp_path / "elsewhere")  # the same diagonals: the same run
+    target = f"sparsity.target=match:diagonal_fixed_global1:{elsewhere}"
+    assert make_plan(compose("pattern=diagonal_layer_global1", target)).run_id == matched.run_id
 
 
 def test_a_source_of_another_shape_is_refused(compose: Compose) -> None:

@@ -196,7 +196,11 @@ def test_layers_are_checked_before_any_training(compose: Compose) -> None:
         (["pattern=diagonal_fixed_global1"], "pattern.source is missing"),
         (["pattern=diagonal_fixed_global1", "pattern.source=/none"], "no weights in '/none'"),
         (["pattern=diagonal_layer_global1", "pattern.diagonal.scope=x"], "known scopes: task"),
-        (["sparsity.target=match:diagonal_fixed_global1"], "pattern.source is missing"),
+        (
+            ["sparsity.target=match:diagonal_fixed_global1"],
+            "add the run or folder that it is copied from, match:diagonal_fixed_global1:<source>",
+        ),
+        (["sparsity.target=match:local2:a"], "local2 is not copied from anything"),
         (["task=demo_polarity", "task.kind=sarcasm"], "known kinds: acceptability"),
         (["run.accelerator=tpu"], "run.accelerator must be one of auto, cpu, gpu"),
         (["run.accelerator=gpu"], "no GPU"),

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import DictConfig
 
 from aaa.experiments.plan import Plan, make_plan
-from aaa.experiments.result import Outcome, read_result
+from aaa.experiments.result import Outcome, Status, read_result
 from aaa.experiments.run import run
 from aaa.experiments.search import FACTOR, MAX_ATTEMPTS, search
 from tests.experiments.conftest import Compose
@@ -78,7 +78,7 @@ def test_a_target_that_is_never_met_is_said(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed", "busy"])
-def test_stops_where_an_attempt_stops(plan: Plan, status: str) -> None:
+def test_stops_where_an_attempt_stops(plan: Plan, status: Status) -> None:
     stopped = Outcome(Path("attempt"), status, signal_number=2)
     assert search(plan, lambda config: stopped) is stopped
     assert read_result(plan.directory) is None

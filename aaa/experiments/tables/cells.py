@@ -39,7 +39,7 @@ class Pretraining:
 
     def given(self, folder: Path) -> tuple[str, ...]:
         """The cell's overrides once its model lies in ``folder``."""
-        return tuple(f"{beginning}{folder}" for beginning in self.gives)
+        return tuple(_with_value(f"{beginning}{folder}") for beginning in self.gives)
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
+    cost: Mapping[str, float] | None = field(hash=False)
 
     def row(self, name: str) -> Row:
         """The row of that name.
@@ -196,6 +197,13 @@ class Table:
         if row.target == "match":
             return self.row(str(row.compare))
         return self._rows.get(str(row.target).removeprefix("match:"))
+
+
+def _with_value(override: str) -> str:
+    """The override with its value quoted for Hydra, whose grammar has no spaces in a plain one."""
+    key, _, value = override.partition("=")
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def chosen(group: str, overrides: Iterable[str]) -> str | None:

@@ -62,9 +62,9 @@ class Record:
         return "finished" if is_finished(result) else "failed"
 
 
-def index_path(output_dir: Path, table: Table) -> Path:
+def index_path(output_dir: Path, table: str, scale: str) -> Path:
     """Where a table's records lie."""
-    return output_dir / FOLDER / f"{table.name}.{table.scale}.json"
+    return output_dir / FOLDER / f"{table}.{scale}.json"
 
 
 def read_records(path: Path) -> dict[tuple[str, str, int], Record]:
@@ -91,7 +91,7 @@ def write_records(output_dir: Path, table: Table, records: Iterable[Record]) -> 
 
     So a sweep over some rows, columns or seeds adds to what earlier ones did.
     """
-    path = index_path(output_dir, table)
+    path = index_path(output_dir, table.name, table.scale)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         merged = read_records(path) | {record.key: record for record in records}

@@ -30,7 +30,9 @@ The file's keys (docs/tables.md shows a whole example):
 ``scales``
     By name. Each has ``overrides`` for every cell, ``columns`` (names, in their order; all
     without), ``seeds``, ``pretrain`` (overrides of its pre-training runs), ``pretrained``
-    (overrides of cells that start from one) and ``rows`` (the only rows; all without).
+    (overrides of cells that start from one), ``rows`` (the only rows; all without) and ``cost``,
+    from which its hours are estimated: ``weights`` of the encoder, ``tokens`` a text, and
+    ``teraflops`` a second of each device.
 
 Overrides have the last word in this order: scale, pretrained, column, row, target, seed, and
 then what stands on the command line.
@@ -69,7 +71,8 @@ ROW_KEYS = (
     "label", "overrides", "at", "in", "compare", "target", "pretrained", "requires", "columns",
     "series", "x", "paper", "quoted",
 )  # fmt: skip
-SCALE_KEYS = ("overrides", "columns", "rows", "seeds", "pretrain", "pretrained")
+SCALE_KEYS = ("overrides", "columns", "rows", "seeds", "pretrain", "pretrained", "cost")
+COST_KEYS = ("weights", "tokens", "teraflops")
 
 
 def table_folder() -> Path:
@@ -142,6 +145,7 @@ def load_table(name: str, scale: str = "demo") -> Table:
             for row in (known_name(name, rows, f"{scale_where}: row") for name in row_names)
         ),
         seeds=_seeds(at.get("seeds", [0]), f"{scale_where}, seeds"),
+        cost=_cost(at["cost"], f"{scale_where}, cost") if "cost" in at else None,
     )
     _check(table, rows, where)
     return table
@@ -328,6 +332,13 @@ def _seeds(node: Any, where: str) -> tuple[int, ...]:
     if not whole or len(set(node)) < len(node):
         raise ValueError(f"{where} are different whole numbers of 0 or more, not {node!r}")
     return tuple(node)
+
+
+def _cost(node: Any, where: str) -> Mapping[str, float]:
+    node = _is_mapping(node, where)
+    if set(node) != set(COST_KEYS) or not all(_is_number(n) and n > 0 for n in node.values()):
+        raise ValueError(f"{where} has numbers above 0 for {', '.join(COST_KEYS)}, not {node!r}")
+    return {key: float(number) for key, number in node.items()}
 
 
 def _text(node: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:

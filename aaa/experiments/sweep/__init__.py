@@ -1,0 +1,1 @@
+"""Many runs: which are missing, who runs them, how far they are."""

@@ -1,0 +1,44 @@
+"""What a sweep is told on the command line, in Hydra's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+LISTS = ("rows", "columns", "seeds")
+OPTIONS = ("table", *LISTS, "retry_failed", "dry_run")
+MULTIRUN = ("-m", "--multirun")
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether these arguments ask for many runs."""
+    return any(argument in MULTIRUN for argument in arguments)
+
+
+def for_sweeper(arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``table=``, ``rows=``, ... as values of ``hydra.sweeper``.
+
+    Raises:
+        ValueError: if there are such but no ``-m``.
+    """
+    translated = [_translated(argument) for argument in arguments]
+    if translated != list(arguments) and not is_sweep(arguments):
+        [first, *_] = set(arguments) - set(translated)
+        raise ValueError(f"{first} is for many runs: aaa finetune -m {' '.join(arguments)}")
+    return translated
+
+
+def _translated(argument: str) -> str:
+    name, equals, value = argument.lstrip("+").partition("=")
+    if not equals or name not in OPTIONS:
+        return argument
+    if name in LISTS:
+        value = f"[{value.strip('[]')}]"
+    elif name == "table":
+        value = quoted(value)
+    return f"hydra.sweeper.{name}={value}"
+
+
+def quoted(value: str) -> str:
+    """A value of an override as Hydra's grammar wants a text with any characters in it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,235 @@
+"""A sweep from its command line to its last word."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from rich.progress import track
+
+from aaa.experiments.result import is_finished, read_result
+from aaa.experiments.sweep.cells import Wanted, check_given, of_product, of_table
+from aaa.experiments.sweep.conduct import Conductor, Job
+from aaa.experiments.sweep.display import SweepDisplay, own_console
+from aaa.experiments.sweep.estimate import estimate
+from aaa.experiments.sweep.run_ids import FILE, Named, RunIds
+from aaa.experiments.sweep.session import Ended, Session
+from aaa.experiments.tables.index import Record, write_records
+from aaa.experiments.tables.spec import Table, load_table
+
+if TYPE_CHECKING:
+    from hydra_plugins.aaa_cells.sweeper import CellSweeper
+
+DEFAULT_SCALE = "demo"
+USER_ERROR = 2
+
+
+@dataclass(frozen=True)
+class Known:
+    """A wanted cell, with the name of its run or the reason why it has none."""
+
+    wanted: Wanted
+    named: Named | None = None
+    problem: str | None = None
+
+    def record(self) -> Record:
+        """What a table's index keeps of it."""
+        assert self.wanted.cell is not None
+        return Record(
+            *self.wanted.cell.key,
+            overrides=self.wanted.overrides,
+            run_id=self.named.run_id if self.named else None,
+            needs=self.wanted.needs,
+            problem=self.problem,
+        )
+
+
+def sweep(plugin: CellSweeper, arguments: Sequence[str]) -> None:
+    """Runs what a multirun asks for, says what came out, and exits unless all is well.
+
+    Exit codes: 1 if a cell failed, 2 if one was refused, 128 + n if signal n stopped it. Cells
+    that wait for a pre-training or an option are told, and no error.
+    """
+    try:
+        code = Sweep(plugin, arguments).run()
+    except ValueError as error:
+        print(f"aaa: {error}", file=sys.stderr)
+        code = USER_ERROR
+    if code:
+        sys.exit(code)
+
+
+class Sweep:
+    """One multirun.
+
+    Args:
+        plugin: Hydra's sweeper, with its options.
+        arguments: the overrides of the command line.
+
+    Raises:
+        ValueError: if they make no sense, or not one of the cells can be run.
+    """
+
+    def __init__(self, plugin: CellSweeper, arguments: Sequence[str]) -> None:
+        self.plugin = plugin
+        self.console = own_console()
+        self.output_dir = Path(plugin.config.run.output_dir)
+        self.runs = self.output_dir / "runs"
+        parser = OverridesParser.create(config_loader=plugin.hydra_context.config_loader)
+        overrides = parser.parse_overrides(list(arguments))
+        scales = [o.value() for o in overrides if o.get_key_element() == "scale"]
+        self.table: Table | None = None
+        if plugin.table is not None:
+            self.table = load_table(plugin.table, str(scales[-1]) if scales else DEFAULT_SCALE)
+        self.known = self._named(self._wanted(overrides))
+        names = {one.named.run_id for one in self.known if one.named is not None}
+        self.results = {name: read_result(self.runs / name) for name in names}
+        self.to_do = self._missing()
+        self.ended: dict[str, Ended] = {}
+        self.signal_number: int | None = None
+
+    def run(self) -> int:
+        """Does what is missing; returns the exit code."""
+        if self.table is not None:
+            write_records(self.output_dir, self.table, [one.record() for one in self.known])
+        self._announce()
+        if self.plugin.dry_run:
+            for one in self.to_do.values():
+                self._say(f"would run {one.wanted.label}: {' '.join(one.wanted.overrides)}")
+            return 0
+        if self.to_do:
+            self._conduct()
+        return self._conclude()
+
+    def _wanted(self, overrides: Sequence[Any]) -> list[Wanted]:
+        plugin = self.plugin
+        if self.table is None:
+            parts = [name for name in ("rows", "columns", "seeds") if getattr(plugin, name)]
+            if parts:
+                raise ValueError(f"{parts[0]}= is a part of a table: give +table=NAME as well")
+            return of_product(overrides)
+        given = [override for override in overrides if override.get_key_element() != "scale"]
+        check_given(given)
+        cells = self.table.cells(plugin.rows, plugin.columns, plugin.seeds)
+        return of_table(cells, [str(override.input_line) for override in given])
+
+    def _named(self, wanted: Sequence[Wanted]) -> list[Known]:
+        """Every cell with its run's name."""
+        load = self.plugin.hydra_context.config_loader.load_sweep_config
+        names = RunIds(
+            self.output_dir / "cache" / FILE,
+            lambda overrides: load(self.plugin.config, list(overrides)),
+        )
+        known = []
+        bar = {"console": self.console, "disable": not self.console.is_terminal}
+        for one in track(wanted, "naming the runs", transient=True, **bar):  # type: ignore[arg-type]
+            try:
+                known.append(Known(one, named=None if one.needs else names.find(one.overrides)))
+            except ValueError as error:
+                known.append(Known(one, problem=str(error)))
+        names.save()
+        problems = [one.problem for one in known if one.problem is not None]
+        if len(problems) == len(known):
+            raise ValueError("\n".join(dict.fromkeys(problems)) or "there are no such cells")
+        return known
+
+    def _missing(self) -> dict[str, Known]:
+        """The runs to do by their names, each with the first cell that wants it."""
+        missing: dict[str, Known] = {}
+        for one in self.known:
+            if one.named is None:
+                continue
+            result = self.results[one.named.run_id]
+            if result is None or (self.plugin.retry_failed and not is_finished(result)):
+                missing.setdefault(one.named.run_id, one)
+        return missing
+
+    def _announce(self) -> None:
+        """What is there, what is to be done and what it will cost."""
+        finished = [result for result in self.results.values() if is_finished(result)]
+        failed = len(self.results) - len(finished) - len(self.to_do)
+        counts = {
+            "finished": len(finished),
+            "to do": len(self.to_do),
+            "failed before (retry_failed=true tries again)": max(0, failed),
+        }
+        told = [f"{number} {name}" for name, number in counts.items() if number]
+        self._say(f"{self._name}: {len(self.known)} cells, {len(self.results)} runs: ", *told)
+        cost = estimate(
+            [one.named for one in self.to_do.values() if one.named is not None],
+            [result for result in finished if result is not None],
+            self.table.cost if self.table is not None else None,
+        )
+        if self.to_do and cost is not None:
+            self._say(f"{len(self.to_do)} runs will take {cost}")
+
+    def _conduct(self) -> None:
+        plugin = self.plugin
+        session = Session.begin(Path(plugin.config.hydra.sweep.dir))
+        plugin.config.hydra.sweep.dir = str(session.directory)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=plugin.hydra_context,
+            task_function=plugin.task_function,
+            config=plugin.config,
+        )
+        jobs = [
+            Job(one.wanted.label, (*one.wanted.overrides, *self._extra(one)), run_id)
+            for run_id, one in self.to_do.items()
+        ]
+        display = SweepDisplay(self.console, len(self.results), len(self.results) - len(jobs))
+        conductor = Conductor(
+            jobs, launcher.launch, session, self.runs, display, plugin.max_batch_size
+        )
+        self.ended = conductor.conduct()
+        self.signal_number = conductor.signal_number
+
+    def _extra(self, one: Known) -> list[str]:
+        """Overrides of a run that is one of many; none of them changes its numbers."""
+        if self.table is None or one.wanted.cell is None:
+            return ["run.progress=false"]
+        names = {"row": one.wanted.cell.row, "group": f"{self.table.name}.{self.table.scale}"}
+        return ["run.progress=false", *(f"++names.{key}={name}" for key, name in names.items())]
+
+    def _conclude(self) -> int:
+        """The last word, and the exit code."""
+        refused = Counter(one.problem for one in self.known if one.problem is not None)
+        for problem, number in refused.items():
+            self._say(f"{number} cells refused: {problem}")
+        for need, number in Counter(n for k in self.known for n in k.wanted.needs).items():
+            self._say(f"{number} cells need: {need}")
+        statuses = Counter(map(self._status, self.results))
+        self._say("", *(f"{number} {status}" for status, number in statuses.items()))
+        if self.signal_number is not None or statuses["not done"]:
+            self._say("stopped; the same command goes on from here")
+            return 128 + (self.signal_number or 2)
+        if statuses["finished"]:
+            self._say(f"next: aaa table {self._shown}")
+        if statuses["failed"]:
+            return 1
+        return USER_ERROR if refused or statuses["refused"] else 0
+
+    def _status(self, run_id: str) -> str:
+        if run_id in self.ended:
+            status = self.ended[run_id].status
+            return "finished" if status == "skipped" else status
+        result = self.results[run_id]
+        return "not done" if result is None or run_id in self.to_do else str(result["status"])
+
+    @property
+    def _name(self) -> str:
+        return "sweep" if self.table is None else f"{self.table.name} at scale {self.table.scale}"
+
+    @property
+    def _shown(self) -> str:
+        if self.table is None:
+            return str(self.runs)
+        return f"{self.plugin.table} scale={self.table.scale}"
+
+    def _say(self, beginning: str, *parts: str) -> None:
+        self.console.print(beginning + ", ".join(parts), markup=False)
