@@ -5,15 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-DEMO_TEXTS := demo_acceptability,demo_polarity,demo_paraphrase
-DEMO_PAIRS := demo_similarity,demo_entailment
-DEMO_PATTERNS := full,local2_global2,local1_global1_random2,aaa
+# Of a reproduction: demo (minutes on 2 cores), small (real data, small encoder) or paper.
+SCALE ?= demo
+# Runs at a time, each with its share of the cores; one that takes several devices is alone.
+JOBS ?= $(shell cores=$$(nproc 2> /dev/null || sysctl -n hw.ncpu); echo $$((cores < 8 ? cores : 8)))
+LAUNCHER ?= $(if $(filter paper,$(SCALE)),,hydra/launcher=joblib_parallel hydra.launcher.n_jobs=$(JOBS))
+PAPER_TABLES := 1 2 3 4 5 6 7
+STUDIES := masks layers degrees
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@sed -nE 's/^(## )?([a-zN-]+):.*## /\2\t/p' $(MAKEFILE_LIST) | expand -t 26
+	@echo; echo "SCALE=demo|small|paper   ARGS='data.path=... seeds=0,1'   JOBS=2 runs at a time"
 
 .PHONY: setup
 setup: $(READY) ## Install the project and what it is tested with into .venv
@@ -24,19 +29,48 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
+# Runs what is missing of a table, then shows it, also if cells failed; not if it was stopped.
+PLACE = $(patsubst run.output_dir=%,--output-dir %,$(filter run.output_dir=%,$(ARGS)))
+define reproduce
+@$(BIN)/aaa finetune -m +table=$(1) scale=$(SCALE) $(LAUNCHER) $(ARGS); code=$$?; \
+	if [ $$code -lt 128 ]; then $(BIN)/aaa table $(1) --scale $(SCALE) $(PLACE) || code=1; fi; exit $$code
+endef
+
+## reproduce-table-N: ## Run what is missing of Table N (1 to 7) and show it
+.PHONY: $(PAPER_TABLES:%=reproduce-table-%)
+$(PAPER_TABLES:%=reproduce-table-%): reproduce-table-%: setup
+	$(call reproduce,$*)
+
+## reproduce-figure-N: ## Figure 1 (the patterns) or 2 (local against global)
+.PHONY: reproduce-figure-1 reproduce-figure-2
+reproduce-figure-1: setup
+	@$(BIN)/aaa plot pattern=all
+
+reproduce-figure-2: setup
+	$(call reproduce,figure_2)
+
+.PHONY: reproduce-breaking-bert $(STUDIES:%=reproduce-breaking-bert-%)
+reproduce-breaking-bert: $(STUDIES:%=reproduce-breaking-bert-%) ## Breaking BERT's studies: masks, layers, degrees
+
+$(STUDIES:%=reproduce-breaking-bert-%): reproduce-breaking-bert-%: setup
+	$(call reproduce,breaking_bert_$*)
+
+.PHONY: reproduce-all
+reproduce-all: ## Every table, both figures and Breaking BERT, one after the other
+	@trap 'exit 130' INT TERM; \
+	for target in $(PAPER_TABLES:%=table-%) figure-1 figure-2 breaking-bert; do \
+		$(MAKE) --no-print-directory reproduce-$$target || failed="$$failed $$target"; \
+	done; test -z "$$failed" || { echo "not complete:$$failed"; exit 1; }
+
+.PHONY: tables
+tables: setup ## Show every table as it stands, running nothing
+	@for table in $(PAPER_TABLES) figure_2 $(STUDIES:%=breaking_bert_%); do \
+		$(BIN)/aaa table $$table --scale $(SCALE) $(PLACE) || exit 1; \
+	done
+
 .PHONY: demo
-# Two runs at a time on one thread each: matrices this small gain little from more threads, and lose
-# much where cores are shared. One half shows its progress, the other writes to outputs/demo.log.
-demo: setup ## Fine-tune under four patterns on five generated tasks, then print the table
-	@mkdir -p outputs; export OMP_NUM_THREADS=1; \
-	$(BIN)/aaa finetune -m scale=demo task=$(DEMO_TEXTS) pattern=$(DEMO_PATTERNS) \
-		$(ARGS) run.progress=false > outputs/demo.log 2>&1 & other=$$!; \
-	trap "kill $$other 2> /dev/null; exit 130" INT TERM; \
-	$(BIN)/aaa finetune -m scale=demo task=$(DEMO_PAIRS) pattern=$(DEMO_PATTERNS) $(ARGS) \
-		|| { kill $$other 2> /dev/null; exit 1; }; \
-	echo "waiting for the other half (outputs/demo.log) ..."; \
-	wait $$other || { tail -n 20 outputs/demo.log; exit 1; }
-	@$(BIN)/aaa table outputs/runs --model tiny --markdown outputs/demo.md
+demo: ## Table 4 at demo scale, in minutes
+	@$(MAKE) --no-print-directory reproduce-table-4 SCALE=demo
 
 .PHONY: test
 test: setup ## Run all tests
@@ -44,8 +78,8 @@ test: setup ## Run all tests
 
 .PHONY: check
 check: setup ## Lint, format check and type check
-	@$(BIN)/ruff check aaa scripts tests
-	@$(BIN)/ruff format --check aaa scripts tests
+	@$(BIN)/ruff check aaa hydra_plugins scripts tests
+	@$(BIN)/ruff format --check aaa hydra_plugins scripts tests
 	@$(BIN)/mypy
 
 .PHONY: clean

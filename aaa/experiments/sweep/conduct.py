@@ -197,6 +197,7 @@ class Conductor:
             self._waiting.append(job)
         elif ended.status == "interrupted":
             self.display.stopped(job.label)
+            self.signal_number = self.signal_number or ended.signal_number
         else:
             self._end(job, ended, self.session.log(number))
 

@@ -41,14 +41,15 @@ def _attempt(config: DictConfig) -> Ended:
 
         set_up_logging()
         outcome = run(config)
-    except ValueError as error:
-        return Ended("refused", str(error))
-    except KeyboardInterrupt:
+    except ValueError as refusal:
+        return Ended("refused", str(refusal))
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the former the latter
         return Ended("interrupted")
-    except Exception as error:
+    except Exception as trouble:
         traceback.print_exc()
-        return Ended("failed", f"{type(error).__name__}: {error}")
-    return Ended(outcome.status, outcome.result.get("error") if outcome.result else None)
+        return Ended("failed", f"{type(trouble).__name__}: {trouble}")
+    error = outcome.result.get("error") if outcome.result else None
+    return Ended(outcome.status, error, outcome.signal_number)
 
 
 @contextlib.contextmanager

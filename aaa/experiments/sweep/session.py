@@ -22,10 +22,11 @@ OWNER, STOP = "sweep.json", "stop"
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended; ``error`` says why where it did not finish."""
+    """How a job ended: ``error`` says why it failed, ``signal_number`` what stopped it."""
 
     status: Ending
     error: str | None = None
+    signal_number: int | None = None
 
 
 @dataclass(frozen=True)

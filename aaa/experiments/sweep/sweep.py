@@ -229,7 +229,7 @@ class Sweep:
     def _shown(self) -> str:
         if self.table is None:
             return str(self.runs)
-        return f"{self.plugin.table} scale={self.table.scale}"
+        return f"{self.plugin.table} --scale {self.table.scale}"
 
     def _say(self, beginning: str, *parts: str) -> None:
         self.console.print(beginning + ", ".join(parts), markup=False)
