@@ -62,7 +62,7 @@ class SweepDisplay:
 
     def say(self, line: str) -> None:
         """A line above the bars."""
-        self._progress.console.print(line, markup=False)
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def running(self, label: str, step: int, steps: int) -> None:
         """How far a run is; of no steps while it prepares."""

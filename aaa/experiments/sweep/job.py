@@ -34,6 +34,11 @@ def do_cell(config: DictConfig) -> None:
     session.end(number, ended)
 
 
+def ignore_interrupts() -> None:
+    """For the processes of a pool, when they start."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _attempt(config: DictConfig) -> Ended:
     try:
         from aaa.experiments.console import set_up_logging
@@ -97,8 +102,6 @@ def _stopped_with(session: Session) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-        if not session.is_ours:  # a pool's process, which Ctrl-C must not end between its jobs
-            previous[signal.SIGINT] = signal.SIG_IGN
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -65,7 +65,7 @@ class RunIds:
         self._code = _code_stamp()
         self._kept = self._read()
         self._new: dict[str, Any] = {}
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
 
     def find(self, overrides: Sequence[str]) -> Named:
         """The run that ``aaa finetune <overrides>`` does.
@@ -116,14 +116,16 @@ class RunIds:
         rest = tuple(override for override in overrides if not override.startswith("seed="))
         if rest not in self._composed:
             try:
-                self._composed = {rest: self.compose([*rest, *seeds[-1:]])}
+                composed = self.compose([*rest, *seeds[-1:]])
             except (HydraException, OmegaConfBaseException) as error:
                 raise ValueError(explain(error)) from error
-        composed = self._composed[rest]
-        HydraConfig.instance().set_config(composed)  # names of choices are read from there
+            around = OmegaConf.masked_copy(composed, "hydra")
+            with open_dict(composed):
+                del composed["hydra"]
+            self._composed[rest] = around, composed
+        around, composed = self._composed[rest]
+        HydraConfig.instance().set_config(around)  # names of choices are read from there
         config = composed.copy()
-        with open_dict(config):
-            del config["hydra"]
         if seeds:
             OmegaConf.update(config, "seed", _number(seeds[-1].removeprefix("seed=")))
         return config
