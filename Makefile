@@ -10,6 +10,8 @@ SCALE ?= demo
 # Runs at a time, each with its share of the cores; one that takes several devices is alone.
 JOBS ?= $(shell cores=$$(nproc 2> /dev/null || sysctl -n hw.ncpu); echo $$((cores < 8 ? cores : 8)))
 LAUNCHER ?= $(if $(filter paper,$(SCALE)),,hydra/launcher=joblib_parallel hydra.launcher.n_jobs=$(JOBS))
+# Whether the encoders that Tables 1, 3 and 5 start from are pre-trained first, where missing.
+PRETRAIN ?= $(if $(filter demo,$(SCALE)),pretrain=true)
 PAPER_TABLES := 1 2 3 4 5 6 7
 STUDIES := masks layers degrees
 
@@ -32,7 +34,7 @@ $(READY): pyproject.toml constraints.txt
 # Runs what is missing of a table, then shows it, also if cells failed; not if it was stopped.
 PLACE = $(patsubst run.output_dir=%,--output-dir %,$(filter run.output_dir=%,$(ARGS)))
 define reproduce
-@$(BIN)/aaa finetune -m +table=$(1) scale=$(SCALE) $(LAUNCHER) $(ARGS); code=$$?; \
+@$(BIN)/aaa finetune -m +table=$(1) scale=$(SCALE) $(PRETRAIN) $(LAUNCHER) $(ARGS); code=$$?; \
 	if [ $$code -lt 128 ]; then $(BIN)/aaa table $(1) --scale $(SCALE) $(PLACE) || code=1; fi; exit $$code
 endef
 

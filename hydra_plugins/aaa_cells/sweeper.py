@@ -16,6 +16,8 @@ class CellSweeper(Sweeper):
     Args:
         table: a table's name or yaml (``aaa.experiments.tables.spec``); None for a product.
         rows, columns, seeds: the part of the table that is wanted; None for all.
+        pretrain: whether missing pre-training runs that cells start from are done first.
+        pretrain_overrides: of those runs, with the last word.
         retry_failed: whether cells that failed before are tried again.
         dry_run: whether to say what would be done and stop.
         max_batch_size: how many cells a launcher is given at once; None for all.
@@ -27,11 +29,14 @@ class CellSweeper(Sweeper):
         rows: Sequence[str] | None,
         columns: Sequence[str] | None,
         seeds: Sequence[int] | None,
+        pretrain: bool,
+        pretrain_overrides: Sequence[str],
         retry_failed: bool,
         dry_run: bool,
         max_batch_size: int | None,
     ) -> None:
         self.table, self.rows, self.columns, self.seeds = table, rows, columns, seeds
+        self.pretrain, self.pretrain_overrides = pretrain, pretrain_overrides
         self.retry_failed, self.dry_run = retry_failed, dry_run
         self.max_batch_size = max_batch_size
         self.hydra_context: HydraContext

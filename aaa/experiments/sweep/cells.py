@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cache
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
@@ -32,9 +32,22 @@ class Wanted:
     cell: Cell | None = None
 
 
-def of_table(cells: Sequence[Cell], given: Sequence[str]) -> list[Wanted]:
-    """A table's cells; ``given`` are overrides for all of them, with the last word."""
-    find = lru_cache(maxsize=None)(_found)  # many cells start from one pre-training
+def of_table(
+    cells: Sequence[Cell], given: Sequence[str], of_pretraining: Sequence[str] = ()
+) -> list[Wanted]:
+    """A table's cells.
+
+    Args:
+        cells: those wanted.
+        given: overrides for all of them, with the last word.
+        of_pretraining: likewise, for the pre-training runs that they start from.
+    """
+    places = [override for override in given if override.startswith("run.output_dir=")]
+
+    @cache  # many cells start from one pre-training
+    def find(needed: Pretraining) -> tuple[str, ...] | str:
+        return _found(replace(needed, overrides=(*needed.overrides, *of_pretraining, *places)))
+
     return [_of_cell(cell, tuple(given), find) for cell in cells]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 LISTS = ("rows", "columns", "seeds")
-OPTIONS = ("table", *LISTS, "retry_failed", "dry_run")
+OPTIONS = ("table", *LISTS, "retry_failed", "dry_run", "pretrain")
+OF_PRETRAINING = "pretrain."  # before an override of the pre-training runs that cells start from
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -17,10 +18,16 @@ def is_sweep(arguments: Sequence[str]) -> bool:
 def for_sweeper(arguments: Sequence[str]) -> list[str]:
     """The arguments with ``table=``, ``rows=``, ... as values of ``hydra.sweeper``.
 
+    ``pretrain.data.path=FOLDER`` and the like are for the pre-training runs that cells start from.
+
     Raises:
         ValueError: if there are such but no ``-m``.
     """
-    translated = [_translated(argument) for argument in arguments]
+    of_pretraining = [a for a in arguments if a.startswith(OF_PRETRAINING)]
+    translated = [_translated(a) for a in arguments if a not in of_pretraining]
+    if of_pretraining:
+        values = ",".join(quoted(a.removeprefix(OF_PRETRAINING)) for a in of_pretraining)
+        translated.append(f"hydra.sweeper.pretrain_overrides=[{values}]")
     if translated != list(arguments) and not is_sweep(arguments):
         [first, *_] = set(arguments) - set(translated)
         raise ValueError(f"{first} is for many runs: aaa finetune -m {' '.join(arguments)}")

@@ -139,6 +139,7 @@ class RunIds:
 
 
 def _is_copy(override: str) -> bool:
+    override = override.replace("'", "")
     return override.startswith(UNKEPT[0]) or (
         override.startswith(UNKEPT[1]) and ":" in override.removeprefix(UNKEPT[1])
     )

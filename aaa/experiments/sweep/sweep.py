@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SCALE = "demo"
 USER_ERROR = 2
+PRETRAIN = "aaa pretrain "
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,10 @@ class Sweep:
         self.table: Table | None = None
         if plugin.table is not None:
             self.table = load_table(plugin.table, str(scales[-1]) if scales else DEFAULT_SCALE)
-        self.known = self._named(self._wanted(overrides))
+        wanted = self._wanted(overrides)
+        if plugin.pretrain and not plugin.dry_run and self._pretrain(wanted):
+            wanted = self._wanted(overrides)
+        self.known = self._named(wanted)
         names = {one.named.run_id for one in self.known if one.named is not None}
         self.results = {name: read_result(self.runs / name) for name in names}
         self.to_do = self._missing()
@@ -117,7 +123,21 @@ class Sweep:
         given = [override for override in overrides if override.get_key_element() != "scale"]
         check_given(given)
         cells = self.table.cells(plugin.rows, plugin.columns, plugin.seeds)
-        return of_table(cells, [str(override.input_line) for override in given])
+        lines = [str(override.input_line) for override in given]
+        return of_table(cells, lines, plugin.pretrain_overrides)
+
+    def _pretrain(self, wanted: Sequence[Wanted]) -> bool:
+        """Does the pre-training runs that cells start from; returns whether there were any."""
+        needs = dict.fromkeys(need for one in wanted for need in one.needs)
+        commands = [need for need in needs if need.startswith(PRETRAIN)]
+        for number, command in enumerate(commands, 1):
+            self._say(f"pre-training {number} of {len(commands)}: {command}")
+            code = subprocess.run([sys.executable, "-m", *shlex.split(command)]).returncode
+            if code > 128 or code < 0:  # a signal, which was meant for all
+                sys.exit(code if code > 0 else 128 - code)
+            if code:
+                self._say(f"it ended with exit code {code}; the cells that need it are left out")
+        return bool(commands)
 
     def _named(self, wanted: Sequence[Wanted]) -> list[Known]:
         """Every cell with its run's name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,7 +36,7 @@ class Pretraining:
     @property
     def command(self) -> str:
         """What makes it."""
-        return " ".join(["aaa", "pretrain", *self.overrides])
+        return shlex.join(["aaa", "pretrain", *self.overrides])
 
     def given(self, folder: Path) -> tuple[str, ...]:
         """The cell's overrides once its model lies in ``folder``."""

@@ -101,7 +101,9 @@ class TestShipped:
         assert fixed.needs == (Pretraining(run, ("pattern.source=",)),)
         target = "sparsity.target=match:diagonal_fixed_global1:"
         assert task.needs == both.needs == (Pretraining(run, (target,)),)
-        assert task.needs[0].given(Path("out/model")) == (f"{target}out/model",)
+        assert task.needs[0].given(Path("out/my model")) == (
+            "sparsity.target='match:diagonal_fixed_global1:out/my model'",
+        )
         assert task.needs[0].command == "aaa pretrain scale=demo pattern=diagonal_task_global1"
 
 
