@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aaa.experiments.configs import compose_config
+from aaa.experiments.tables.spec import load_table
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -30,18 +31,25 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("aaa finetune")
 ]
+TABLES = [command for command in COMMANDS if "+table=" in command]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - set(TABLES)))
 def test_commands_compose(command: str) -> None:
     arguments = shlex.split(command, comments=True)[2:]
     overrides = [argument.split(",")[0] for argument in arguments if argument != "-m"]
     assert compose_config(overrides).task.name in {"stsb", "cola", "imdb"}
 
 
+@pytest.mark.parametrize("command", TABLES)
+def test_tables_have_such_cells(command: str) -> None:
+    given = dict(word.lstrip("+").split("=", 1) for word in command.split() if "=" in word)
+    assert load_table(given["table"], given["scale"]).cells(columns=[given["columns"]])
+
+
 def test_overrides_in_the_text_compose() -> None:
     prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
     spans = " ".join(re.findall(r"`([^`]*)`", prose)).split()
-    overrides = [word for word in spans if re.fullmatch(r"[\w.]+=[\w.-]+", word)]
+    overrides = [word for word in spans if re.fullmatch(r"[a-z][\w.]*=[\w.-]+", word)]
     assert len(overrides) > 5
     compose_config(["scale=small", *(word for word in overrides if "logger" not in word)])
