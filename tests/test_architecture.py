@@ -37,8 +37,10 @@ MAY_IMPORT = {
         "sparse", "objective", "control", "patterns", "training", "data", "models",
         "fingerprint", "places", "saved",
     },
-    "plots": {"masks", "patterns", "sparse", "saved", "experiments", "fingerprint"},
-    "cli": {"experiments", "places", "plots"},
+    "plots": {"masks", "patterns", "sparse", "saved", "training", "experiments", "fingerprint"},
+    "report": {"training", "experiments", "plots"},
+    "tracking": {"training", "plots"},
+    "cli": {"experiments", "places", "plots", "report"},
     "__main__": {"cli"},
     "__init__": {"masks", "patterns", "sparse", "objective", "saved"},
 }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 RESULT = "result.json"
 PROGRESS = "progress.json"  # beside it while it trains: step, steps and time
+CHECKPOINT = "last.ckpt"  # and the place to go on from
 MODEL = "model"  # beside it: the folder that load_sparse reads
 
 

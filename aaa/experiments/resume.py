@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-CHECKPOINT = "last.ckpt"
+from aaa.experiments.result import CHECKPOINT
+
 BEST = "best.ckpt"  # beside it, for training.keep=best: the weights of the best evaluation
 OWNER = "run_id"  # the key under which a checkpoint says whose it is
 

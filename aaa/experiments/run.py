@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from aaa.experiments.environment import git_commit, versions
+from aaa.experiments.describe import describe
 from aaa.experiments.launch import check_world, is_launched, launch_workers, process_rank
+from aaa.experiments.lock import run_lock
 from aaa.experiments.plan import Plan, make_plan
 from aaa.experiments.prepare import Prepared, prepare
 from aaa.experiments.result import RESULT, Outcome, is_finished, read_result, write_result
@@ -83,39 +84,21 @@ def _work(plan: Plan, prepared: Prepared) -> int | None:
     from aaa.training.callbacks import Interrupted
 
     try:
-        figures = train(plan, prepared)
+        result = train(plan, prepared)
     except Interrupted as stop:
         log.warning("%s", stop)
         return stop.signal_number
     if process_rank() == 0:
-        write_result(plan.directory, _description(plan) | {"status": "finished"} | figures)
+        write_result(plan.directory, result)
     return None
 
 
 def _failure(plan: Plan, error: Exception, seconds: float) -> dict[str, Any]:
-    return _description(plan) | {
+    return describe(plan) | {
         "status": "failed",
         "error": f"{type(error).__name__}: {error}",
         "traceback": "".join(traceback.format_exception(error)),
         "wall_seconds": seconds,
-    }
-
-
-def _description(plan: Plan) -> dict[str, Any]:
-    """What a result says of its run whether it finished or failed."""
-    names = plan.config.names
-    return {
-        "run_id": plan.run_id,
-        "cell_id": plan.cell_id,
-        "task": plan.task.name,
-        "pattern": names.pattern,
-        "pattern_rule": str(plan.pattern),
-        "model": names.model,
-        "seed": plan.config.seed,
-        "headline": plan.task.headline,
-        "config": OmegaConf.to_container(plan.config, resolve=True),
-        "versions": versions(),
-        "git_commit": git_commit(),
     }
 
 
@@ -124,7 +107,7 @@ def _lock(plan: Plan) -> AbstractContextManager[Any]:
     starts_workers = plan.settings.world_size > 1 and not is_launched()
     if process_rank() > 0 or starts_workers:
         return nullcontext()
-    return FileLock(plan.directory / ".lock", timeout=0)
+    return run_lock(plan.directory)
 
 
 @contextmanager

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy
@@ -17,21 +19,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from aaa.control import Controller
 from aaa.data.batching import Collate, batches_per_epoch
 from aaa.experiments.console import quiet_libraries
+from aaa.experiments.describe import describe
 from aaa.experiments.environment import hardware, peak_memory_bytes, reset_peak_memory
 from aaa.experiments.plan import Plan
 from aaa.experiments.prepare import Prepared
-from aaa.experiments.result import MODEL, PROGRESS
-from aaa.experiments.resume import BEST, CHECKPOINT, OWNER
+from aaa.experiments.result import CHECKPOINT, MODEL, PROGRESS
+from aaa.experiments.resume import BEST, OWNER
 from aaa.saved import quiet_transformers
 from aaa.sparse import sparsify
 from aaa.training.callbacks import Heartbeat, KeepBest, ResumePoint, Speed, StopOnSignal
 from aaa.training.data_module import TEST, TaskData
 from aaa.training.finetune import FineTune
-from aaa.training.loggers import close_loggers
+from aaa.training.loggers import Conclusion, close_loggers, conclude
 from aaa.training.progress import TrainingBar
 
 log = logging.getLogger(__name__)
 
+MOST_TOKENS = 64  # of a text whose masks are shown
 AXES = ("row_share", "column_share", "row_count", "column_count")
 
 
@@ -39,7 +43,7 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
     """Trains from the beginning or from the run's last checkpoint, and evaluates at the end.
 
     Returns:
-        The figures of result.json (the same in every process).
+        What result.json is to say (the same in every process).
 
     Raises:
         Interrupted: if a signal stopped it; ``last.ckpt`` is then where it stood.
@@ -78,6 +82,9 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
     resume_from = resume_point.path if resume_point.path.exists() else None
     if resume_from is not None:
         log.info("resuming from %s", resume_from)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(plan.config, resolve=True))  # type: ignore[arg-type]
+    succeeded = False
     try:
         trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
         if best is not None:
@@ -85,24 +92,30 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
             best.put_back(trainer, module)
         data.testing = True
         trainer.validate(module, data, verbose=False)
+        result = describe(plan) | {"status": "finished"} | _figures(plan, prepared, module, speed)
+        device = trainer.strategy.root_device
+        result |= {
+            "steps": trainer.global_step,
+            "kept_step": trainer.global_step if best is None else best.step,
+            "epochs": total_steps * settings.accumulate / per_epoch,
+            "wall_seconds": time.time() - started,
+            "peak_memory_bytes": peak_memory_bytes(device),
+            "hardware": hardware(device) | {"processes": settings.world_size},
+        }
+        if trainer.is_global_zero:
+            export(model, prepared.tokenizer, plan.directory / MODEL)
+            conclude(
+                trainer.loggers,
+                Conclusion(plan.directory, result, partial(_texts, plan, prepared)),
+            )
+            resume_point.path.unlink(missing_ok=True)  # a finished run has no place to return to
+            if best is not None:
+                best.path.unlink()
+        succeeded = True
     finally:
         stop.restore()
-        close_loggers(trainer.loggers)
-    if trainer.is_global_zero:
-        export(model, prepared.tokenizer, plan.directory / MODEL)
-        resume_point.path.unlink(missing_ok=True)  # a finished run has no place to come back to
-        if best is not None:
-            best.path.unlink()
-    figures = _figures(plan, prepared, module, speed)
-    device = trainer.strategy.root_device
-    return figures | {
-        "steps": trainer.global_step,
-        "kept_step": trainer.global_step if best is None else best.step,
-        "epochs": total_steps * settings.accumulate / per_epoch,
-        "wall_seconds": time.time() - started,
-        "peak_memory_bytes": peak_memory_bytes(device),
-        "hardware": hardware(device) | {"processes": settings.world_size},
-    }
+        close_loggers(trainer.loggers, succeeded)
+    return result
 
 
 def _keep_best(plan: Plan, total_steps: int) -> KeepBest | None:
@@ -156,6 +169,17 @@ def _figures(plan: Plan, prepared: Prepared, module: FineTune, speed: Speed) -> 
         "examples_per_second": speed.examples_per_second,
         "data_wait_share": speed.data_wait_share,
     }
+
+
+def _texts(plan: Plan, prepared: Prepared, count: int) -> list[tuple[str, str | None]]:
+    """The first texts of the development set that are short enough to look at."""
+    lengths = prepared.splits["validation"]["length"][:]
+    short = [place for place, length in enumerate(lengths) if length <= MOST_TOKENS][:count]
+    if not short:
+        return []
+    first, *second = plan.task.columns
+    rows = plan.task.load()["validation"].select(short)
+    return [(row[first], row[second[0]] if second else None) for row in rows]
 
 
 def _trainer(plan: Plan, total_steps: int, callbacks: list[Callback]) -> Trainer:

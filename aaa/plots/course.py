@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-Curve = dict[int, float]  # step -> value
+from aaa.training.metrics_file import Curve, read_metrics
 
 AXES = {"row_share": "rows", "column_share": "columns"}
 BLACK, GREY = "#000000", "#8c8c8c"
@@ -70,18 +69,7 @@ def read_course(directory: Path, result: Mapping[str, Any]) -> Course:
     Raises:
         ValueError: if there is no metrics.csv or it is none.
     """
-    curves: dict[str, Curve] = {}
-    try:
-        with (directory / "metrics.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                curves.setdefault(row["name"], {})[int(row["step"])] = float(row["value"])
-    except FileNotFoundError:
-        raise ValueError(
-            f"{directory} has no metrics.csv: the run used another logger; use logger=csv"
-        ) from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{directory / 'metrics.csv'} is no run's curve: {error!r}") from error
-    return Course(curves, result)
+    return Course(read_metrics(directory), result)
 
 
 def course_figure(course: Course) -> Figure:
@@ -107,6 +95,29 @@ def course_figure(course: Course) -> Figure:
         f"{who}\n{result['headline']} {result['score']:.1f} at ρ {100 * result['sparsity']:.1f} %",
         parse_math=False,
     )
+    return figure
+
+
+def layers_figure(course: Course) -> Figure:
+    """ρ of every layer at every evaluation, and what each learned at the end, as fields."""
+    values = course.layers("rho")
+    steps = sorted(values)
+    rho = [[values[step][layer] for step in steps] for layer in range(len(values[steps[-1]]))]
+    figure = Figure(figsize=(2.2 + 0.7 * len(steps), 1.2 + 0.32 * len(rho)), layout="constrained")
+    axes = figure.subplots()
+    shown = [[float("nan") if value is None else value for value in line] for line in rho]
+    axes.imshow(shown, cmap="Greys", vmin=0, vmax=1.4, aspect="auto")  # letters stay readable
+    for layer, line in enumerate(rho):
+        for place, value in enumerate(line):
+            if value is not None:
+                text = f"{100 * value:.0f}"
+                axes.text(place, layer, text, ha="center", va="center", fontsize=8)
+    axes.set_xticks(range(len(steps)), [str(step) for step in steps], fontsize=8)
+    axes.set_yticks(range(len(rho)), [str(layer) for layer in range(len(rho))], fontsize=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(title="ρ in percent", xlabel="step", ylabel="layer")
+    _tidy(axes)
     return figure
 
 

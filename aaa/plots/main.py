@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from omegaconf.errors import OmegaConfBaseException
 
@@ -16,6 +15,7 @@ from aaa.experiments.result import is_finished, read_result
 from aaa.fingerprint import hash_json
 from aaa.patterns import Pattern
 from aaa.plots.course import course_figure, read_course
+from aaa.plots.files import save
 from aaa.plots.illustrate import figure_1, illustrate
 from aaa.plots.maps import figure_of
 from aaa.plots.sentence import sentence_maps
@@ -61,17 +61,6 @@ def main(arguments: list[str]) -> int:
         print(f"written: {path}")
     print(f"next: {following}")
     return 0
-
-
-def save(figure: Figure, output: Path) -> list[Path]:
-    """Writes a picture as PNG and as SVG, the same bytes each time; returns both paths."""
-    stem = output.with_suffix("") if output.suffix in (".png", ".svg") else output
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
-    with rc_context({"svg.hashsalt": "aaa"}):
-        figure.savefig(paths[0], dpi=150)
-        figure.savefig(paths[1], metadata={"Date": None})
-    return paths
 
 
 def _parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

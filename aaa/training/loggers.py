@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Protocol, runtime_checkable
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-METRICS = "metrics.csv"
+from aaa.training.metrics_file import HEADER, METRICS
+
+log = logging.getLogger(__name__)
 
 
 class CsvLogger(Logger):
@@ -58,7 +62,7 @@ class CsvLogger(Logger):
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(("step", "name", "value"))
+                writer.writerow(HEADER)
             writer.writerows(self._pending)
         self._pending.clear()
 
@@ -82,33 +86,48 @@ def csv_logger(run_id: str, directory: Path) -> list[Logger]:
 
 def tensorboard_logger(run_id: str, directory: Path) -> list[Logger]:
     """TensorBoard's event files beside ``metrics.csv``."""
-    return [CsvLogger(directory), TensorBoardLogger(directory, name="", version="tensorboard")]
+    return [CsvLogger(directory), _tensorboard(directory)]
 
 
-def close_loggers(loggers: Iterable[Logger]) -> None:
+def _tensorboard(directory: Path) -> Logger:
+    return TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What there is to tell when a run has finished.
+
+    Args:
+        directory: the run's, with the exported model in it.
+        result: what its result.json will say.
+        texts: that many short texts of the development set, each with its second or None.
+    """
+
+    directory: Path
+    result: Mapping[str, Any]
+    texts: Callable[[int], list[tuple[str, str | None]]]
+
+
+@runtime_checkable
+class Concluding(Protocol):
+    """A logger that wants to know how the run came out."""
+
+    def conclude(self, conclusion: Conclusion) -> None:
+        """Called once, in the first process, before the loggers are closed."""
+
+
+def conclude(loggers: Iterable[Logger], conclusion: Conclusion) -> None:
+    """Tells all loggers that want to know. What they make of it cannot fail a finished run."""
+    for logger in loggers:
+        if isinstance(logger, Concluding):
+            try:
+                logger.conclude(conclusion)
+            except Exception:
+                log.warning("%s: its summary is incomplete", type(logger).__name__, exc_info=True)
+
+
+def close_loggers(loggers: Iterable[Logger], succeeded: bool) -> None:
     """Ends what stays open otherwise: the next job of a multirun would log into this W&B run."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
-
-
-def wandb_logger(
-    run_id: str,
-    directory: Path,
-    project: str,
-    mode: Literal["online", "offline", "disabled"],
-    group: str | None,
-    tags: list[str],
-) -> list[Logger]:
-    """W&B beside ``metrics.csv``; its run id is ours, so a resumed run goes on in its W&B run."""
-    wandb = WandbLogger(
-        id=run_id,
-        name=run_id,
-        project=project,
-        save_dir=directory,
-        group=group,
-        tags=list(tags),
-        mode=mode,
-        resume="allow",
-    )
-    return [CsvLogger(directory), wandb]
+            logger.experiment.finish(exit_code=0 if succeeded else 1)

@@ -60,7 +60,8 @@ class TestOneRun:
         assert result["steps"] == 6
         assert len(result["sparsity_per_layer"]) == len(result["row_share"]) == 3
         assert result["sparsity"] == pytest.approx(sum(result["sparsity_per_layer"]) / 3)
-        assert result["config"]["names"] == {"model": "tiny", "pattern": "aaa"}
+        names = {"model": "tiny", "pattern": "aaa", "task": "demo_similarity"}
+        assert result["config"]["names"] == names | {"group": None, "row": "aaa"}
         files = {path.name for path in outcome.directory.iterdir()} - {".lock"}
         assert files == {"config.yaml", "metrics.csv", MODEL, RESULT, "run.log"}
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from aaa.experiments.result import read_result
-from aaa.plots.course import Course, course_figure, read_course
+from aaa.plots.course import Course, course_figure, layers_figure, read_course
 
 RESULT: dict[str, Any] = {
     "task": "rte", "pattern": "aaa", "model": "tiny", "seed": 0, "headline": "accuracy",
@@ -106,3 +106,12 @@ def test_no_curve_or_a_broken_one(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,name,value\n1,train/rho,much\n")
     with pytest.raises(ValueError, match="is no run's curve"):
         read_course(tmp_path, RESULT)
+
+
+def test_layers_by_evaluations() -> None:
+    [axes] = layers_figure(Course(CURVES, RESULT)).axes
+    fields = {text.get_position(): text.get_text() for text in axes.texts}
+    assert fields == {
+        (0, 0): "10", (1, 0): "30", (2, 0): "50", (0, 1): "30", (1, 1): "50", (2, 1): "70",
+    }  # fmt: skip
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "20", "30"]

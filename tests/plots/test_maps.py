@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from aaa import Axis, Full, Global, Local, Random
 from aaa.masks import SparseMask
 from aaa.patterns import Diagonal, InLayers, LayerInput, Pattern
+from aaa.plots.files import save
 from aaa.plots.illustrate import example_mask, figure_1, illustrate
-from aaa.plots.main import save
 from aaa.plots.maps import CLOSED, COLUMN, OPEN, ROW, Map, figure_of, map_of
 from tests.patterns.test_spec import SHIPPED
 
