@@ -20,7 +20,7 @@ aaa: sparse attention patterns for Transformer encoders, fixed and learned
   aaa finetune -m pattern=full,aaa seed=0,1,2         ... or many
   aaa finetune -m +table=4 [scale=small]              ... or those of a table of the paper
   aaa finetune --help                                 every choice and every value
-  aaa table [runs ...]                                patterns x tasks, from the results of runs
+  aaa table 4 | aaa table [runs ...]                  a table of the paper, or of any runs
   aaa plot pattern=NAME | run=RUN [text="..."]        pictures of patterns, masks and runs
 """
 
@@ -72,8 +72,8 @@ def finetune(arguments: list[str]) -> int:
 
 
 def table(arguments: list[str]) -> int:
-    """A table over the results of runs."""
-    from aaa.experiments.table import main as show_table
+    """A table from the results of runs."""
+    from aaa.report.main import main as show_table
 
     try:
         return show_table(arguments)

@@ -249,7 +249,8 @@ class Sweep:
     def _shown(self) -> str:
         if self.table is None:
             return str(self.runs)
-        return f"{self.plugin.table} --scale {self.table.scale}"
+        place = "" if self.output_dir == Path("outputs") else f" --output-dir {self.output_dir}"
+        return f"{self.plugin.table} --scale {self.table.scale}{place}"
 
     def _say(self, beginning: str, *parts: str) -> None:
         self.console.print(beginning + ", ".join(parts), markup=False)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from aaa.experiments.axes import axes_lines, axes_markdown, has_axes, token_lines
-from aaa.experiments.table import main
+from aaa.report.axes import axes_lines, axes_markdown, has_axes, token_lines
+from aaa.report.main import main
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -69,17 +69,12 @@ def test_command_shows_and_writes_them(tmp_path: Path, capsys: pytest.CaptureFix
     assert not has_axes(fixed)
     write(tmp_path / "abc", result())
     write(tmp_path / "def", fixed)
-    file = tmp_path / "out" / "axes.md"
-    assert (
-        main(
-            [str(tmp_path / "abc"), str(tmp_path / "def"), "--statistics", "--markdown", str(file)]
-        )
-        == 0
-    )
+    runs = [str(tmp_path / "abc"), str(tmp_path / "def")]
+    assert main([*runs, "--statistics", "--to", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
     assert "[CLS]" in shown
     assert "rows a text" in shown
     assert "local2" not in shown
-    assert file.read_text() == axes_markdown(result())
+    assert (tmp_path / "out" / "statistics.md").read_text() == axes_markdown(result())
     with pytest.raises(ValueError, match="none of these runs has a learned pattern"):
         main([str(tmp_path / "def"), "--statistics"])

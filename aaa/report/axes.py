@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
+
+from aaa.report.markdown import escape as escape_markdown
+from aaa.report.markdown import grid
 
 Result = dict[str, Any]
 
@@ -59,7 +61,9 @@ def axes_markdown(result: Result) -> str:
     """Both tables of a run as GitHub's Markdown."""
     tables = [(HEADER, axes_lines(result)), (TOKENS_HEADER, token_lines(result))]
     return f"**{axes_title(result)}**\n\n" + "\n".join(
-        _markdown(header, lines) for header, lines in tables if lines
+        grid(header, [list(map(escape_markdown, line)) for line in lines], left=0) + "\n"
+        for header, lines in tables
+        if lines
     )
 
 
@@ -79,9 +83,3 @@ def show_axes(result: Result, console: Console) -> None:
         for line in lines:
             rich.add_row(*(escape(cell) for cell in line))
         console.print(rich)
-
-
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [header, ["---:"] * len(header), *lines]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"

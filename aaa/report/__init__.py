@@ -1,0 +1,1 @@
+"""Measured tables: figures from the results of runs, and every form in which they are shown."""

@@ -1,0 +1,108 @@
+"""A measured table as LaTeX with booktabs, ready to paste."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from aaa.report.measured import QUANTITIES, Measured
+from aaa.report.wording import Part, Shown, Wording
+
+PACKAGES = "% needs \\usepackage{booktabs}; wide tables also \\usepackage{graphicx}\n"
+WIDE = 4  # columns from which the table is fitted to the text's width
+
+# What LaTeX takes for signs of its own, and what its fonts have only in mathematics.
+SIGNS = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
+    "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "ρ": r"$\rho$", "α": r"$\alpha$", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+    "†": r"$\dagger$", "‡": r"$\ddagger$", "×": r"$\times$", "–": "--", "·": r"$\cdot$",
+    "\N{UNION}": r"$\cup$", "\N{MINUS SIGN}": r"$-$", "≥": r"$\geq$", "≤": r"$\leq$",
+    "…": r"\ldots{}", "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+}  # fmt: skip
+SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+
+
+def latex(wording: Wording) -> str:
+    """A ``table*`` environment with caption and label."""
+    table = wording.table
+    per_column = len(table.quantities)
+    tabular = "\n".join(
+        [
+            f"\\begin{{tabular}}{{l{'r' * per_column * len(table.columns)}}}",
+            "\\toprule",
+            _heads(table),
+            "\\midrule",
+            "\n\\midrule\n".join(
+                "\n".join(_line(wording, row.name, row.label) for row in block)
+                for block in table.blocks()
+            ),
+            "\\bottomrule",
+            "\\end{tabular}",
+        ]
+    )
+    if len(table.columns) >= WIDE:
+        tabular = f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}"
+    legend = [f"{wording.title}.", *wording.legend()]
+    return (
+        f"{PACKAGES}\\begin{{table*}}\n\\centering\n{tabular}\n"
+        f"\\caption{{{escape(' '.join(legend))}}}\n"
+        f"\\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', table.name)}}}\n\\end{{table*}}\n"
+    )
+
+
+def escape(text: str) -> str:
+    """Any text as LaTeX; unicode's subscript digits become LaTeX's."""
+    escaped = "".join(SIGNS.get(sign, sign) for sign in text)
+    return re.sub("[₀-₉]+", lambda digits: f"$_{{{digits[0].translate(SUBSCRIPTS)}}}$", escaped)
+
+
+def _heads(table: Measured) -> str:
+    """Tasks with their metrics, and below them the quantities if there are several."""
+    width = len(table.quantities)
+    labels = [
+        escape(f"{column.label}, {column.metric}" if column.metric else column.label)
+        for column in table.columns
+    ]
+    if width == 1:
+        return f" & {' & '.join(labels)} \\\\"
+    spans = [f"\\multicolumn{{{width}}}{{c}}{{{label}}}" for label in labels]
+    rules = [
+        f"\\cmidrule(lr){{{2 + width * place}-{1 + width * (place + 1)}}}"
+        for place in range(len(labels))
+    ]
+    names = [escape(QUANTITIES[quantity]) for quantity in table.quantities] * len(labels)
+    return f" & {' & '.join(spans)} \\\\\n{''.join(rules)}\n & {' & '.join(names)} \\\\"
+
+
+def _line(wording: Wording, name: str, label: str) -> str:
+    """A row's line, and below it the paper's where it has figures."""
+    cells = [wording.cell(name, column.name) for column in wording.table.columns]
+    lines = [[escape(label), *(text for cell in cells for text in map(_ours(cell), cell.parts))]]
+    if any(part.paper for cell in cells for part in cell.parts):
+        lines.append(
+            ["\\quad\\scriptsize the paper", *(_paper(p) for c in cells for p in c.parts)]
+        )
+    return "\n".join(f"{' & '.join(line)} \\\\" for line in lines)
+
+
+def _ours(shown: Shown) -> Callable[[Part], str]:
+    def text(part: Part) -> str:
+        if part is not shown.main:
+            return part.value.partition(" ± ")[0]  # of ρ; its deviation is in the CSV
+        if not part.value:
+            return f"\\textit{{{escape(shown.state)}}}"
+        mean, _, deviation = part.value.partition(" ± ")
+        value = f"\\textbf{{{mean}}}" if shown.is_best else mean
+        small = f"$\\pm${deviation}" if deviation else ""
+        small += f" {escape(part.arrow.replace(' ', ''))}" if part.arrow else ""
+        small += f" \\textit{{{escape(shown.note)}}}" if shown.note else ""
+        return f"{value}\\,{{\\scriptsize {small.strip()}}}" if small else value
+
+    return text
+
+
+def _paper(part: Part) -> str:
+    figures = "".join(filter(None, (part.paper, part.paper_arrow.replace(" ", ""))))
+    return f"\\scriptsize {escape(figures)}" if figures else ""

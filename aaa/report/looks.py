@@ -1,0 +1,167 @@
+"""How the pictures of measured tables look: markers, lines, legends, and panels side by side.
+
+Everything is told apart by shape, fill and text, not by colour alone: ours is filled and the
+paper's hollow, learned patterns are dark and fixed ones light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from aaa.report.measured import QUANTITIES, RHO, Column, Measured, Row
+from aaa.report.wording import unique_labels
+
+Draw = Callable[[Axes, Measured, Column], None]
+
+REFERENCE, FIXED, LEARNED, PAPER = "#000000", "#e08214", "#2d2f7f", "#6b6b6b"
+MARKERS = "osDv^<>pPX*hd"
+DASHES: tuple[Any, ...] = (
+    "-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)),
+)  # fmt: skip
+# Of the quantities of a table: colour, and the paper's hatching.
+BARS = ((LEARNED, "////"), (FIXED, "...."), ("#8c8c8c", "xxxx"), ("#ffffff", "++++"))
+PER_ROW = 4
+# Inches: a panel and, within it, the room for its title and labels; a legend's entry.
+PANEL = (3.5, 3.0)
+LEFT, RIGHT, TOP, BOTTOM = 0.65, 0.15, 0.32, 0.5
+LEGEND = (2.7, 0.24)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Of a row: a row without sparsity has no marker, being a bare line."""
+
+    marker: str
+    color: str
+    dashes: Any
+
+
+def looks(table: Measured) -> dict[str, Look]:
+    """The look of each row, by name."""
+    found = {}
+    for number, row in enumerate(table.rows):
+        is_dense = _is_dense(table, row)
+        color = LEARNED if row.learned else REFERENCE if is_dense else FIXED
+        marker = "" if is_dense else MARKERS[number % len(MARKERS)]
+        found[row.name] = Look(marker, color, DASHES[number % len(DASHES)])
+    return found
+
+
+def series_looks(table: Measured) -> dict[str | None, Look]:
+    """The look of each line of a figure; a figure may have one line without a name."""
+    names = dict.fromkeys(row.series for row in table.rows if row.x is not None)
+    named = [name for name in names if name is not None]
+    return {
+        name: Look(
+            MARKERS[place % len(MARKERS)],
+            (LEARNED, FIXED, REFERENCE)[place % 3],
+            DASHES[place % len(DASHES)],
+        )
+        for place, name in enumerate(named or [None])
+    }
+
+
+def row_handles(table: Measured) -> list[Line2D]:
+    """A legend of rows as points, and of the paper's."""
+    labels = unique_labels(table.rows)
+    handles = [
+        Line2D(
+            [], [], marker=look.marker, color=look.color, linestyle="" if look.marker else "-",
+            label=labels[name],
+        )
+        for name, look in looks(table).items()
+    ]  # fmt: skip
+    return handles + _paper_handles(table)
+
+
+def series_handles(table: Measured) -> list[Line2D]:
+    """A legend of a figure's lines, and of the paper's."""
+    handles = [
+        Line2D(
+            [], [], marker=look.marker, color=look.color, linestyle=look.dashes,
+            label=name or QUANTITIES[table.main],
+        )
+        for name, look in series_looks(table).items()
+    ]  # fmt: skip
+    return handles + _paper_handles(table)
+
+
+def curve_handles(table: Measured) -> list[Line2D]:
+    """A legend of rows as lines."""
+    labels = unique_labels(table.rows)
+    return [
+        Line2D(
+            [], [], marker=look.marker, color=look.color, linestyle=look.dashes, markersize=4,
+            label=labels[name],
+        )
+        for name, look in looks(table).items()
+    ]  # fmt: skip
+
+
+def bar_handles(table: Measured) -> list[Patch]:
+    """A legend of quantities as bars, and of the paper's."""
+    handles = []
+    for (color, hatch), quantity in zip(BARS, table.quantities, strict=False):
+        name = QUANTITIES[quantity]
+        handles.append(Patch(facecolor=color, edgecolor=REFERENCE, label=name))
+        if any(quantity in cell.paper for cell in table.cells.values()):
+            paper = f"{name}, the paper's"
+            handles.append(Patch(facecolor="none", edgecolor=REFERENCE, hatch=hatch, label=paper))
+    return handles
+
+
+def panels(
+    table: Measured, columns: Sequence[Column], draw: Draw, handles: Sequence[Any]
+) -> Figure:
+    """A panel a column in one figure, with one legend below.
+
+    Everything has its place in inches: matplotlib's own layouts draw the figure twice to find it.
+    """
+    num_rows = -(-len(columns) // PER_ROW)
+    per_row = -(-len(columns) // num_rows)
+    width = max(5.0, PANEL[0] * per_row)
+    legend_columns = max(1, min(len(handles), int(width / LEGEND[0])))
+    legend = LEGEND[1] * -(-len(handles) // legend_columns) + 0.1
+    height = PANEL[1] * num_rows + legend
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(num_rows, per_row, squeeze=False)
+    inner = (width / per_row - LEFT - RIGHT, PANEL[1] - TOP - BOTTOM)
+    figure.subplots_adjust(
+        left=LEFT / width, right=1 - RIGHT / width, top=1 - TOP / height,
+        bottom=(legend + BOTTOM) / height, wspace=(LEFT + RIGHT) / inner[0],
+        hspace=(TOP + BOTTOM) / inner[1],
+    )  # fmt: skip
+    for axes, column in zip(grid.flat, columns, strict=False):
+        draw(axes, table, column)
+        axes.set_title(column.label, fontsize=10, parse_math=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.xaxis.label.set_size(8)
+        axes.yaxis.label.set_size(8)
+    for axes in list(grid.flat)[len(columns) :]:
+        axes.set_axis_off()
+    figure.legend(
+        handles=list(handles), loc="lower center", ncols=legend_columns, fontsize=8, frameon=False
+    )
+    return figure
+
+
+def _is_dense(table: Measured, row: Row) -> bool:
+    values = [value for c in table.columns for value in table.cell(row.name, c.name).values(RHO)]
+    return bool(values) and not any(values)
+
+
+def _paper_handles(table: Measured) -> list[Line2D]:
+    if not table.has_paper:
+        return []
+    label = "hollow, dotted: the paper's"
+    return [
+        Line2D([], [], marker="o", color=PAPER, markerfacecolor="none", linestyle=":", label=label)
+    ]

@@ -1,0 +1,179 @@
+"""``aaa table``: which table is wanted, from which results, and where it goes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from aaa.experiments.tables.index import index_path
+from aaa.experiments.tables.spec import find_table, load_table, scales_of
+from aaa.report.axes import axes_markdown, has_axes, show_axes
+from aaa.report.collect import Result, collect
+from aaa.report.files import write_files
+from aaa.report.measured import FAILED, INTERRUPTED, MISSING, Measured, load
+from aaa.report.runs import Found, read_runs, tables_of
+from aaa.report.terminal import show
+from aaa.report.wording import Wording
+
+DESCRIPTION = """\
+Tables from the results of runs.
+
+  aaa table 4                         a table of the paper (or figure_2, breaking_bert_masks, ...,
+                                      or a yaml of your own), from what has been measured so far
+  aaa table 4 --scale small           ... at a scale; without, the largest that has runs
+  aaa table --results FILE.json       a measured table that was kept, without its runs
+  aaa table [FOLDER ...]              any runs, patterns x tasks (outputs/runs without a folder)
+
+A named table is also written as HTML page, Markdown, LaTeX, CSV, JSON and pictures.
+"""
+FILTERS = ("task", "pattern", "model")
+
+
+def main(arguments: list[str]) -> int:
+    """Shows the tables that the arguments ask for, and says where they are and what comes next.
+
+    Raises:
+        ValueError: for arguments that make no sense, or results that cannot be read.
+    """
+    options = _parser().parse_args(arguments)
+    console = Console()
+    wanted = {name: getattr(options, name) for name in FILTERS if getattr(options, name)}
+    named = [name for name in options.what if not Path(name).is_dir() and _is_table(name)]
+    folders = [Path(name) for name in options.what if name not in named]
+    if options.results is not None:
+        tables = [_kept(options.results, named, folders)]
+    elif named:
+        if folders or wanted or options.statistics:
+            raise ValueError(
+                f"{', '.join(named)}: a named table takes neither folders nor --statistics nor "
+                f"{', '.join(f'--{name}' for name in FILTERS)}: those are for runs"
+            )
+        tables = [_measured(name, options.scale, options.output_dir, console) for name in named]
+    else:
+        runs = _runs(folders or [options.output_dir / "runs"], wanted)
+        if options.statistics:
+            return _statistics([result for result, _ in runs], options.to, console)
+        tables = tables_of(runs)
+    for table in tables:
+        wording = Wording(table)
+        show(wording, console)
+        folder = options.to
+        if folder is None and named and options.results is None:
+            folder = options.output_dir / "tables" / f"{table.name}.{table.scale}"
+        if folder is not None:
+            _write(wording, folder, console)
+        if options.wandb is not None:
+            _log_to_wandb(table, options.wandb, options.output_dir, console)
+    if named and options.results is None:
+        for table in tables:
+            _say_next(table, console)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "aaa table", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("what", nargs="*", metavar="TABLE|FOLDER", help="tables' names, or folders of runs")
+    add("--scale", help="demo, small, paper or another scale of the table")
+    add("--results", type=Path, metavar="FILE", help="a measured table as JSON")
+    add("--output-dir", type=Path, default=Path("outputs"), help="where runs are (outputs)")
+    add("--to", type=Path, metavar="FOLDER",
+        help="write page, Markdown, LaTeX, CSV, JSON and pictures there (a named table: "
+        "OUTPUT_DIR/tables/NAME.SCALE)")  # fmt: skip
+    add("--wandb", choices=("offline", "online"), help="also log the table to W&B")
+    add("--statistics", action="store_true",
+        help="of runs: instead, for each with a learned pattern, how many rows and columns are "
+        "open, per layer and in total, in percent and as counts a text (Table 6), and of which "
+        "tokens")  # fmt: skip
+    for name in FILTERS:
+        add(f"--{name}", action="append", help=f"of runs: only this {name}; may be repeated")
+    return parser
+
+
+def _is_table(name: str) -> bool:
+    """Whether it is a table's name, or the path of one's yaml.
+
+    Raises:
+        ValueError: if it could be neither that nor a folder.
+    """
+    try:
+        find_table(name)
+    except ValueError as error:
+        raise ValueError(f"there is no folder {name}, and {error}") from None
+    return True
+
+
+def _kept(path: Path, named: Sequence[str], folders: Sequence[Path]) -> Measured:
+    table = load(path)
+    names = [find_table(name).stem for name in named] + [str(folder) for folder in folders]
+    if set(names) - {table.name}:
+        raise ValueError(f"{path} holds {table.name}, not {', '.join(names)}")
+    return table
+
+
+def _measured(name: str, scale: str | None, output_dir: Path, console: Console) -> Measured:
+    """The table at the scale wanted, or at the largest that has been begun."""
+    if scale is None:
+        scales, stem = scales_of(name), find_table(name).stem
+        begun = [known for known in scales if index_path(output_dir, stem, known).exists()]
+        scale = begun[-1] if begun else scales[0]
+        others = ", ".join(known for known in begun if known != scale)
+        if others:
+            console.print(f"at scale {scale}; there is also --scale {others}", style="dim")
+    return collect(load_table(name, scale), output_dir)
+
+
+def _runs(folders: Sequence[Path], wanted: dict[str, list[str]]) -> list[Found]:
+    runs = [
+        (result, place)
+        for result, place in read_runs(folders)
+        if all(result[name] in values for name, values in wanted.items())
+    ]
+    if not runs:
+        raise ValueError(f"no finished run has {wanted}")
+    return runs
+
+
+def _statistics(results: Sequence[Result], folder: Path | None, console: Console) -> int:
+    learned = [result for result in results if has_axes(result)]
+    if not learned:
+        raise ValueError("none of these runs has a learned pattern whose choices were counted")
+    for result in learned:
+        show_axes(result, console)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "statistics.md"
+        path.write_text("\n".join(axes_markdown(result) for result in learned))
+        console.print(f"written: {path}", soft_wrap=True)
+    return 0
+
+
+def _write(wording: Wording, folder: Path, console: Console) -> None:
+    first, *others = write_files(wording, folder)
+    kinds = ", ".join(sorted({path.suffix.lstrip(".") for path in others}))
+    console.print(f"written: {first} ({kinds} beside it)", soft_wrap=True, highlight=False)
+
+
+def _log_to_wandb(
+    table: Measured, mode: Literal["online", "offline"], output_dir: Path, console: Console
+) -> None:
+    from aaa.report.wandb_table import log_table
+
+    place = log_table(table, mode, output_dir)
+    console.print(f"logged to W&B: {place}", soft_wrap=True, highlight=False)
+
+
+def _say_next(table: Measured, console: Console) -> None:
+    statuses = {run.status for _, _, run in table.runs()}
+    name = table.name.removeprefix("table_")
+    command = f"aaa finetune -m +table={name} scale={table.scale}"
+    if statuses & {MISSING, INTERRUPTED}:
+        console.print(f"next: {command}", soft_wrap=True, highlight=False)
+    if FAILED in statuses:
+        console.print(f"next: {command} retry_failed=true", soft_wrap=True, highlight=False)

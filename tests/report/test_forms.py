@@ -1,0 +1,340 @@
+"""Markdown, LaTeX, CSV, the page and its pictures: right figures, nothing broken by odd text."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from aaa.plots.files import as_svg
+from aaa.report.charts import charts
+from aaa.report.files import write_files
+from aaa.report.latex import escape as escape_latex
+from aaa.report.latex import latex
+from aaa.report.markdown import markdown
+from aaa.report.measured import Cell, Column, Measured, Row, Run
+from aaa.report.page import page
+from aaa.report.statistics import spread
+from aaa.report.terminal import show
+from aaa.report.tidy import as_csv
+from aaa.report.wording import Wording
+from tests.report.fakes import LABELS, TASKS, table_4
+
+ODD = "50 % of <b>A_1</b> & $x^2$ | #1 {~} [a] *b* \\n"
+
+
+@pytest.fixture(scope="module")
+def table() -> Measured:
+    """Table 4 with a cell of every kind in its last column."""
+    made = table_4()
+    cells = dict(made.cells)
+    for row, runs in {
+        "full": (Run(0, "failed", note="Error: <script>alert(1)</script> & 100 % of a_b"),),
+        "local2_global2": (Run(0, "running"),),
+        "aaa_1": (Run(0, "needs", note="aaa pretrain pattern=full"),),
+        "aaa_2": (*cells["aaa_2", "rte"].runs[:2], Run(2, "interrupted")),
+        "aaa_3": (),
+    }.items():
+        cells[row, "rte"] = replace(cells[row, "rte"], runs=runs)
+    return replace(made, cells=cells)
+
+
+@pytest.fixture(scope="module")
+def wording(table: Measured) -> Wording:
+    return Wording(table)
+
+
+def lines_series() -> Measured:
+    """A figure of two lines with a shared beginning."""
+    rows = (
+        Row("none", "none", x=0),
+        *(Row(f"{s}{x}", f"{s}{x}", series=s, x=x) for s in ("up", "down") for x in (1, 2)),
+    )
+    cells = {
+        (row.name, "rte"): Cell((Run(0, "finished", row.name, {"score": 50.0 + 2 * number}),))
+        for number, row in enumerate(rows)
+    }
+    return Measured(
+        "figure_2", "Figure 2", rows, (Column("rte", "RTE", "Acc"),), cells, quantities=("score",)
+    )
+
+
+class TestTerminal:
+    @pytest.mark.parametrize("width", [60, 100, 300])
+    def test_every_figure_is_there_at_any_width(self, wording: Wording, width: int) -> None:
+        file = io.StringIO()
+        show(wording, Console(file=file, width=width))
+        text = file.getvalue()
+        assert all(len(line) <= width for line in text.splitlines())
+        for column in wording.table.columns:
+            assert column.label in text
+        shown = wording.cell("aaa_1", "stsb").main
+        assert shown.value in text
+        assert shown.arrow in text
+        assert "(79 ↑ 37, ρ 72)" in text
+        assert "n=2," in text
+
+    def test_best_is_bold(self, wording: Wording) -> None:
+        file = io.StringIO()
+        show(wording, Console(file=file, width=300, force_terminal=True, color_system="standard"))
+        value = wording.cell("aaa_1", "stsb").main.value
+        assert f"\x1b[1m{value}\x1b[0m" in file.getvalue()
+
+
+class TestMarkdown:
+    def test_cells(self, wording: Wording) -> None:
+        lines = markdown(wording).splitlines()
+        [aaa] = [line for line in lines if line.startswith("| AAA |") and "‡ (79 ↑ 37)" in line]
+        shown = wording.cell("aaa_1", "stsb").main
+        assert f"| **{shown.value}** {shown.arrow} (79 ↑ 37) |" in aaa
+        assert aaa.endswith("| (85) | *needs pre-training* (58 ↑ 5) |")
+
+    def test_every_line_of_a_table_has_as_many_cells(self, wording: Wording) -> None:
+        odd = replace(wording.table, rows=(replace(wording.table.rows[0], label=ODD),))
+        lines = [
+            re.sub(r"\\.", "", line)
+            for line in markdown(Wording(odd)).splitlines()
+            if line.startswith("|")
+        ]
+        assert {line.count("|") for line in lines} == {2 + 2 * len(TASKS)}
+        assert r"\<b\>A\_1" in markdown(Wording(odd))
+
+
+class TestLatex:
+    @pytest.mark.parametrize(
+        ("text", "escaped"),
+        [
+            ("a & b_c", r"a \& b\_c"),
+            ("50 % #1", r"50 \% \#1"),
+            ("{$x^2$}", r"\{\$x\textasciicircum{}2\$\}"),
+            ("Local₂ + Global₁₂", "Local$_{2}$ + Global$_{12}$"),
+            ("ρ ↑ 5†", r"$\rho$ $\uparrow$ 5$\dagger$"),
+            ("a\\b~", r"a\textbackslash{}b\textasciitilde{}"),
+        ],
+    )
+    def test_escaping(self, text: str, escaped: str) -> None:
+        assert escape_latex(text) == escaped
+
+    def test_every_line_has_as_many_cells(self, wording: Wording) -> None:
+        text = latex(wording)
+        body = text[text.index("\\toprule") : text.index("\\bottomrule")].splitlines()
+        cells = [re.sub(r"\\&", "", line).count("&") for line in body if line.endswith("\\\\")]
+        assert cells[0] == len(TASKS)
+        assert set(cells[1:]) == {2 * len(TASKS)}
+
+    def test_ours_above_the_papers_best_in_bold(self, wording: Wording) -> None:
+        text = latex(wording)
+        mean, _, deviation = wording.cell("aaa_1", "stsb").main.value.partition(" ± ")
+        assert f"\\textbf{{{mean}}}\\,{{\\scriptsize $\\pm${deviation}" in text
+        assert "\\scriptsize 79$\\uparrow$37" in text
+
+    @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+    def test_it_compiles(self, wording: Wording, tmp_path: Path) -> None:
+        table = wording.table
+        odd = replace(table, title=ODD, rows=(replace(table.rows[0], label=ODD), *table.rows[1:]))
+        (tmp_path / "t.tex").write_text(
+            "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx}\n"
+            f"\\begin{{document}}\n{latex(Wording(odd))}\\end{{document}}\n"
+        )
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True)
+        assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+
+
+def test_csv_has_every_figure_in_full(wording: Wording) -> None:
+    lines = list(csv.DictReader(io.StringIO(as_csv(wording))))
+    assert len(lines) == 64
+    [cell] = [line for line in lines if (line["row"], line["column"]) == ("aaa_1", "stsb")]
+    found = spread(wording.table.cell("aaa_1", "stsb").values("score"))
+    assert found is not None
+    assert float(cell["score_mean"]) == found.mean
+    assert float(cell["score_sd"]) == found.deviation
+    comparison = wording.comparisons["aaa_1", "stsb"]
+    assert float(cell["welch_p"]) == comparison.p_value
+    assert float(cell["difference"]) == comparison.difference
+    assert (cell["score_paper"], cell["difference_paper"], cell["n"]) == ("79.0", "37.0", "3")
+    assert len(cell["run_ids"].split()) == 3
+    [failed] = [line for line in lines if (line["row"], line["column"]) == ("full", "rte")]
+    assert (failed["score_mean"], failed["n"], failed["failed"]) == ("", "0", "1")
+
+
+class Reader(HTMLParser):
+    """Every tag is closed in order; what is linked to; all text."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        assert all(value for name, value in attrs if name == "alt")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def figures(table: Measured) -> dict[str, Figure]:
+    return charts(table)
+
+
+@pytest.fixture(scope="module")
+def html(wording: Wording, figures: dict[str, Figure]) -> str:
+    return page(wording, {name: as_svg(figure) for name, figure in figures.items()})
+
+
+class TestPage:
+    def test_it_needs_nothing_besides_itself(self, html: str) -> None:
+        read = Reader(html)
+        assert {link[:19] for link in read.links} == {"data:image/svg+xml;"}
+        assert len(read.links) == 3
+        assert "script" not in read.tags
+        assert "@import" not in html
+        assert "url(" not in html
+
+    def test_what_a_failure_said_is_text(self, html: str) -> None:
+        assert "<script>" not in html
+        assert "&lt;script&gt;alert(1)" in html
+
+    def test_figures_states_and_tests_are_in_it(self, html: str, wording: Wording) -> None:
+        text = " ".join(Reader(html).text.split())
+        mean, _, deviation = wording.cell("aaa_1", "stsb").main.value.partition(" ± ")
+        assert f"{mean} ± {deviation} {wording.cell('aaa_1', 'stsb').main.arrow} 79 ↑ 37" in text
+        for part in ("failed", "running", "needs pre-training", "n=2, 1 interrupted", "Wilcoxon"):
+            assert part in text
+
+    def test_its_pictures_are_svg_with_a_panel_a_task(self, html: str) -> None:
+        for link in Reader(html).links:
+            svg = base64.b64decode(link.partition(",")[2]).decode()
+            assert svg.startswith("<?xml")
+            assert svg.count('<g id="axes_') in (1, len(TASKS))
+
+    def test_without_a_finished_run_it_says_so(self, table: Measured) -> None:
+        empty = replace(table, cells={})
+        html = page(Wording(empty), {})
+        assert "No run is finished yet" in Reader(html).text
+
+
+class TestCharts:
+    def test_points_are_our_means_and_the_papers(
+        self, table: Measured, figures: dict[str, Figure]
+    ) -> None:
+        figure = figures["score-against-rho"]
+        axes = figure.axes[TASKS.index("stsb")]
+        assert axes.get_title() == LABELS["stsb"]
+        filled = {
+            (float(line.get_xdata()[0]), float(line.get_ydata()[0]))  # type: ignore[index, arg-type]
+            for line in axes.lines
+            if line.get_marker() not in ("None", "", "_", "|")
+            and line.get_markerfacecolor() != "none"
+        }
+        expected = {
+            (np.mean(cell.values("rho")), np.mean(cell.values("score")))
+            for row in table.rows[1:]
+            for cell in [table.cell(row.name, "stsb")]
+        }
+        assert np.allclose(sorted(filled), sorted(expected))
+        hollow = {
+            (float(line.get_xdata()[0]), float(line.get_ydata()[0]))  # type: ignore[index, arg-type]
+            for line in axes.lines
+            if line.get_markerfacecolor() == "none"
+        }
+        assert (72.0, 79.0) in hollow
+
+    def test_full_attention_is_a_line_across(
+        self, table: Measured, figures: dict[str, Figure]
+    ) -> None:
+        axes = figures["score-against-rho"].axes[TASKS.index("stsb")]
+        across = [line.get_ydata()[0] for line in axes.lines if list(line.get_xdata()) == [0, 1]]  # type: ignore[index, arg-type]
+        mean = np.mean(table.cell("full", "stsb").values("score"))
+        assert across == pytest.approx([88.0, mean])
+
+    def test_differences_are_ours_minus_the_papers(
+        self, table: Measured, figures: dict[str, Figure]
+    ) -> None:
+        texts = [text.get_text() for text in figures["differences"].axes[0].texts]
+        gap = np.mean(table.cell("full", "mnli").values("score")) - 84
+        assert texts[0] == f"{gap:+.1f}".replace("-", "\N{MINUS SIGN}")
+        assert len(texts) == 60  # one without our figures in four rows
+
+    def test_curves_are_means_over_seeds(
+        self, table: Measured, figures: dict[str, Figure]
+    ) -> None:
+        axes = figures["learning-curves"].axes[0]
+        first = [dict(run.curves["score"])[200] for run in table.cell("full", "mnli").runs]
+        assert axes.lines[0].get_ydata()[0] == pytest.approx(np.mean(first))  # type: ignore[index]
+
+    def test_the_loss_where_there_was_one_evaluation(self) -> None:
+        made = table_4(seeds=1, tasks=("rte",))
+        cells = {
+            place: replace(
+                cell,
+                runs=tuple(
+                    replace(run, curves={"score": [(9, 5.0)], "train_loss": [(1, 2.0), (9, 1.0)]})
+                    for run in cell.runs
+                ),
+            )
+            for place, cell in made.cells.items()
+        }
+        figures = charts(replace(made, cells=cells))
+        assert "learning-curves" not in figures
+        assert list(figures["loss-curves"].axes[0].lines[0].get_ydata()) == [2.0, 1.0]  # type: ignore[arg-type]
+
+    def test_a_figure_has_a_line_a_series_and_shares_what_has_none(self) -> None:
+        figures = charts(lines_series())
+        assert list(figures) == ["lines"]
+        data = [list(line.get_ydata()) for line in figures["lines"].axes[0].lines]  # type: ignore[arg-type]
+        assert [50.0, 52.0, 54.0] in data
+        assert [50.0, 56.0, 58.0] in data
+
+    def test_quantities_without_a_score_are_bars(self) -> None:
+        cell = Cell(
+            (Run(0, "finished", "r", {"row_share": 0.8, "column_share": 1.6}),),
+            {"row_share": 1.0, "column_share": 1.7},
+        )
+        table = Measured(
+            "t", "T", (Row("aaa", "AAA"),), table_4().columns[:1], {("aaa", "mnli"): cell},
+            quantities=("row_share", "column_share"),
+        )  # fmt: skip
+        figures = charts(table)
+        assert list(figures) == ["bars", "differences"]
+        heights = sorted(patch.get_height() for patch in figures["bars"].axes[0].patches)  # type: ignore[attr-defined]
+        assert heights == [0.8, 1.0, 1.6, 1.7]
+
+    def test_nothing_measured_nothing_drawn(self, table: Measured) -> None:
+        assert charts(replace(table, cells={})) == {}
+
+
+def test_files_are_the_same_each_time(tmp_path: Path) -> None:
+    wording = Wording(table_4(tasks=("stsb",)))
+    first = write_files(wording, tmp_path / "a")
+    again = write_files(wording, tmp_path / "b")
+    assert first[0].name == "table_4.html"
+    assert {path.suffix for path in first} == {
+        ".html", ".md", ".tex", ".csv", ".json", ".png", ".svg",
+    }  # fmt: skip
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
