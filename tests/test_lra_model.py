@@ -13,7 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from aaa import Axis, Full, Global, Local, load_sparse, sparsify, sparsity
+from aaa import (
+    Axis,
+    Diagonal,
+    Full,
+    Global,
+    InLayers,
+    Lexical,
+    Local,
+    Pattern,
+    Random,
+    load_sparse,
+    sparsify,
+    sparsity,
+)
 from aaa.lra_model import CLS, LraTextConfig, LraTextForSequenceClassification, sinusoids
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -129,6 +142,24 @@ def test_without_a_global_token_what_is_far_is_not_seen(texts: dict[str, Tensor]
     )
     assert torch.equal(local(**texts).logits, local(**changed).logits)
     assert not torch.allclose(with_global(**texts).logits[0], with_global(**changed).logits[0])
+
+
+PATTERNS = [
+    Axis(per_head=True) | Local(1),
+    Diagonal(scope="task") | Global(1),
+    Lexical(density=0.4),
+    Random(2) | Local(0),
+    InLayers(Local(1), "1"),
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_learns_under_every_kind_of_pattern(pattern: Pattern, texts: dict[str, Tensor]) -> None:
+    model = sparsify(make_model(), pattern).train()
+    model(**texts, labels=torch.tensor([0, 2])).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
 
 
 def test_learns_under_gradient_checkpointing(texts: dict[str, Tensor]) -> None:
