@@ -27,6 +27,7 @@ from aaa import (
     sparsify,
     sparsity,
 )
+from aaa.experiments.environment import peak_memory_bytes, reset_peak_memory
 from aaa.lra_model import CLS, LraTextConfig, LraTextForSequenceClassification, sinusoids
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -173,6 +174,21 @@ def test_learns_under_gradient_checkpointing(texts: dict[str, Tensor]) -> None:
     for plain, recomputed in zip(*gradients, strict=True):
         assert plain is not None
         torch.testing.assert_close(plain, recomputed)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured on Linux alone")
+@pytest.mark.parametrize("pattern", [Local(16) | Global(1), Local(512)], ids=str)
+def test_long_texts_never_have_a_whole_map(pattern: Pattern) -> None:
+    """A training step on 4,000 bytes takes less memory than one map of N x N floats."""
+    length = 4001
+    model = sparsify(make_model(num_hidden_layers=1, dropout=0.0), pattern).train()
+    for _ in range(2):  # the first time pays for what stays
+        reset_peak_memory()
+        before = peak_memory_bytes(torch.device("cpu"))
+        ids_BN = torch.randint(1, 257, (1, length))
+        model(input_ids=ids_BN, labels=torch.tensor([1])).loss.backward()
+        taken = peak_memory_bytes(torch.device("cpu")) - before
+    assert taken < 4 * length**2
 
 
 @torch.no_grad()
