@@ -91,7 +91,9 @@ def close(actual: Tensor, expected: Any) -> None:
 
 @given(mask=masks())
 def test_dense_hard(mask: SparseMask) -> None:
-    assert torch.equal(mask.dense().double(), torch.from_numpy(cell_by_cell(mask)))
+    expected = torch.from_numpy(cell_by_cell(mask))
+    assert torch.equal(mask.dense().double(), expected)
+    assert torch.equal(*torch.broadcast_tensors(mask.open_cells(), expected > 0))
 
 
 @given(mask=masks(soft=True))

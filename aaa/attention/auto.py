@@ -35,11 +35,10 @@ class GatheredCost:
     a_cell: float
 
 
-# Fitted to scripts/benchmark_attention.py --thresholds on a CPU (docs/performance.md): CPU time of
-# one thread, 12 heads of 64, texts of 64 to 2,048 tokens, 1 to 50 % of the rows and columns open.
-INFERENCE = GatheredCost(a_text=50_000, a_token=200, a_cell=0.8)  # against sdpa
-TRAINING = GatheredCost(a_text=50_000, a_token=230, a_cell=1.0)  # against sdpa, gates frozen
-LEARNING = GatheredCost(a_text=22_000, a_token=100, a_cell=0.4)  # against dense, gates learned
+# Fitted to scripts/benchmark_attention.py on a CPU (docs/performance.md): CPU time of one thread,
+# 12 heads of 64, texts of 128 to 2,048 tokens, 1 to 50 % of the rows and of the columns open.
+AGAINST_SDPA = GatheredCost(a_text=60_000, a_token=300, a_cell=1.0)
+AGAINST_DENSE = GatheredCost(a_text=22_000, a_token=100, a_cell=0.5)
 
 
 def auto_attention(
@@ -64,13 +63,9 @@ def auto_attention(
 @torch.compiler.disable
 def choose(mask: SparseMask, grad: bool) -> str:
     """The name of the executor for a mask; ``grad`` says whether a backward pass will come."""
-    whole = "dense" if mask.needs_gradient else "sdpa"
-    if mask.needs_gradient:
-        mode, cost = "gates being learned", LEARNING
-    elif grad:
-        mode, cost = "training, no gates learned", TRAINING
-    else:
-        mode, cost = "inference", INFERENCE
+    learned = mask.needs_gradient
+    whole, cost = ("dense", AGAINST_DENSE) if learned else ("sdpa", AGAINST_SDPA)
+    mode = "gates being learned" if learned else "training" if grad else "inference"
     num_texts, num_tokens = mask.keep_BN.shape
     if num_tokens**2 <= cost.a_text:  # too short for gathered, whatever is open
         return _say(whole, mode, mask, "texts are short")

@@ -1,0 +1,74 @@
+"""``auto``: what it chooses, that it says so, and that the choice changes nothing."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from aaa.attention import auto
+from aaa.attention.auto import auto_attention, choose
+from aaa.attention.dense import dense_attention
+from aaa.masks import SparseMask
+from aaa.patterns import Full, Global, LayerInput, Local, Random
+
+HERE = LayerInput(torch.ones(1, 4096, dtype=torch.bool))
+SHORT = LayerInput(torch.ones(8, 64, dtype=torch.bool))
+SPARSE = Local(2) | Global(2)
+
+
+def learning(mask: SparseMask) -> SparseMask:
+    assert mask.rows_BHN is not None
+    rows_BHN = mask.rows_BHN.clone().requires_grad_()
+    return SparseMask(mask.keep_BN, rows_BHN, mask.columns_BHN, mask.diagonals_BHK)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(
+    ("mask", "name"),
+    [
+        (SPARSE(SHORT), "sdpa"),
+        (Full()(SHORT), "sdpa"),
+        (SPARSE(HERE), "gathered"),
+        ((Local(128) | Global(1))(HERE), "gathered"),
+        (Full()(HERE), "sdpa"),
+        ((Local(2) | Random(8))(HERE), "gathered"),
+        (learning(SPARSE(SHORT)), "dense"),
+        (learning(SPARSE(HERE)), "gathered"),
+        (learning(Full()(HERE)), "gathered"),  # N x N cells would be 64 MB a head, many times
+        (SparseMask(HERE.keep_BN, torch.ones(1, 1, 4096), window=64), "gathered"),
+    ],
+)
+def test_choice(mask: SparseMask, grad: bool, name: str) -> None:
+    assert choose(mask, grad) == name
+
+
+def test_the_choice_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "_said", set())
+    with caplog.at_level(logging.INFO, logger="aaa"):
+        for mask in (SPARSE(HERE), SPARSE(HERE), Full()(HERE)):
+            choose(mask, grad=False)
+        choose(learning(SPARSE(HERE)), grad=True)
+    sparse, full, learned = (record.getMessage() for record in caplog.records)
+    assert sparse.startswith(
+        "attention by gathered (inference): 4096 tokens on cpu, it computes 0"
+    )
+    assert full == (
+        "attention by sdpa (inference): 4096 tokens on cpu, gathered would compute 100.0% of the "
+        "cells"
+    )
+    assert "gathered (gates being learned)" in learned
+
+
+@pytest.mark.parametrize("length", [40, 1500])
+@pytest.mark.parametrize("learn", [False, True])
+def test_auto_is_dense(length: int, learn: bool) -> None:
+    mask = SPARSE(LayerInput(torch.ones(1, length, dtype=torch.bool)))
+    mask = learning(mask) if learn else mask
+    query, key, value = torch.randn(3, 1, 2, length, 4)
+    expected, _ = dense_attention(query, key, value, mask, scaling=0.5)
+    output, _ = auto_attention(query, key, value, mask, scaling=0.5)
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
