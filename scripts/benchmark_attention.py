@@ -293,7 +293,7 @@ def cases(sections: list[str], lengths: list[int]) -> list[dict[str, Any]]:
                         max(1, int(tokens * share)))  # fmt: skip
     if "layers" in sections:
         names = ["BERT, sdpa", "Longformer", "ours, as Longformer", "BigBird", "ours, as BigBird"]
-        for tokens in (1024, 4096):
+        for tokens in (t for t in lengths if t in (1024, 4096)):
             for mode in ("self-attention", "layer", "training step"):
                 add("layers", "layers", tokens, mode, names)
     return found
@@ -308,7 +308,8 @@ def measure(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]
     done = in_process(task, options.patience * len(case["names"]) * (rounds + 1))
     seconds = done or {name: [NAN] * rounds for name in case["names"]}
     memory = {}
-    for name in case["memory"] if case["section"] != "short" else []:
+    told = case["section"] != "short" and case["mode"] != "self-attention"
+    for name in case["memory"] if told else []:
         done = in_process({"kind": "memory", "name": name, **common}, options.patience)
         memory[name] = NAN if done is None else done
     return {**case, "seconds": seconds, "extra_mb": memory}
