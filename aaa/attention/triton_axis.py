@@ -1,0 +1,175 @@
+"""Axes and diagonals on GPUs by Triton kernels: one pass, online softmax, O(N) memory.
+
+``triton_kernels`` says how the cells are divided, ``triton_launch`` calls it, and this file makes
+one differentiable operator of both, which ``torch.compile`` takes as it is. It can be imported
+where Triton cannot.
+
+The kernels are tested against ``dense`` in Triton's interpreter, on a CPU. They have not been run
+or timed on a GPU yet, and their tile sizes are not tuned.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aaa.masks import SparseMask
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+GATES = ("rows", "columns", "diagonals")
+
+
+def triton_attention(
+    query_BHND: Tensor,
+    key_BHND: Tensor,
+    value_BHND: Tensor,
+    mask: SparseMask,
+    scaling: float,
+    dropout: float = 0.0,
+) -> tuple[Tensor, None]:
+    """As ``dense_attention``, in O(N) memory, for masks of rows, columns and diagonals.
+
+    Queries, keys and values get the gradients of ``dense``, under dropout too; so do the gates of
+    all diagonals, and those of rows and columns that are open. Of the closed rows and columns at
+    most 64 each get theirs, drawn anew for each text (and head, where heads differ) in each
+    backward pass and made as many times larger as there are closed ones for each one drawn: exact
+    for short texts, without bias for long ones. float32 is multiplied as
+    ``torch.get_float32_matmul_precision()`` says.
+
+    Returns:
+        The output, (B, H, N, D), in the dtype of ``value_BHND``, 0 in rows of padding; and no
+        probabilities.
+
+    Raises:
+        ValueError: if the mask has edges, Triton is not installed, the tensors are not on a GPU,
+            or their dtype is none of float32, bfloat16 and float16.
+    """
+    _check(query_BHND, value_BHND, mask)
+    num_tokens = query_BHND.shape[2]
+    closed_111 = query_BHND.new_zeros(1, 1, 1, dtype=torch.float32)
+    closed_11N = closed_111.expand(1, 1, num_tokens)
+    window = num_tokens if mask.window is None else min(mask.window, num_tokens)
+    diagonals_BHK = closed_111 if mask.diagonals_BHK is None else mask.diagonals_BHK
+    seed_1 = closed_111.long().view(1)
+    if dropout:
+        seed_1 = torch.randint(2**40, (1,), device=query_BHND.device)
+    output_BHND, _, _ = torch.ops.aaa.axis_attention(
+        query_BHND.to(value_BHND.dtype),
+        key_BHND.to(value_BHND.dtype),
+        value_BHND,
+        closed_11N if mask.rows_BHN is None else mask.rows_BHN,
+        closed_11N if mask.columns_BHN is None else mask.columns_BHN,
+        diagonals_BHK[..., : min(window + 1, num_tokens)],
+        mask.keep_BN,
+        seed_1,
+        window,
+        scaling,
+        dropout,
+    )
+    return output_BHND, None
+
+
+def _check(query_BHND: Tensor, value_BHND: Tensor, mask: SparseMask) -> None:
+    if mask.edges_BE2 is not None:
+        raise ValueError(
+            "executor 'triton' serves rows, columns and diagonals, and this mask has single cells "
+            "too, as Random, Syntax, Lexical and patterns at a density open them; use 'auto'"
+        )
+    if importlib.util.find_spec("triton") is None:
+        raise ValueError("executor 'triton' needs the package triton: pip install triton")
+    if not query_BHND.is_cuda and not _is_interpreted():
+        raise ValueError(
+            f"executor 'triton' runs on GPUs, but the model is on {query_BHND.device}; use 'auto'"
+        )
+    if value_BHND.dtype not in DTYPES:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise ValueError(f"executor 'triton' computes in {known}, not in {value_BHND.dtype}")
+
+
+def _is_interpreted() -> bool:
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+# Of one operator: query, key, value, the three gates, keep_BN, seed, window, scaling, dropout.
+ARGUMENTS = (
+    "Tensor query, Tensor key, Tensor value, Tensor rows, Tensor columns, Tensor diagonals, "
+    "Tensor keep_BN, Tensor seed, int window, float scaling, float dropout"
+)
+
+
+def _empty_forward(query: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    batch, num_heads, num_tokens, width = query.shape
+    # In memory as the encoder reads it next: (B, N, H, D).
+    output = query.new_empty(batch, num_tokens, num_heads, width).transpose(1, 2)
+    highest_BHN = query.new_empty(batch, num_heads, num_tokens, dtype=torch.float32)
+    return output, highest_BHN, torch.empty_like(highest_BHN)
+
+
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    from aaa.attention.triton_launch import AxisAttention
+
+    results = _empty_forward(*arguments)
+    AxisAttention(*arguments).forward(*results)
+    return results
+
+
+def _empty_backward(wanted: list[bool], *others: Any) -> tuple[Tensor, ...]:
+    """Gradients of the inputs and, (B, H, ...), of the gates; those not wanted have no elements."""
+    query, key, value, *gates = others[4:10]
+    of_gates = (
+        query.new_empty(
+            (*query.shape[:2], gate.shape[-1]) if is_wanted else (0,), dtype=torch.float32
+        )
+        for gate, is_wanted in zip(gates, wanted, strict=True)
+    )
+    return (*(x.new_empty(x.shape) for x in (query, key, value)), *of_gates)
+
+
+def _backward(wanted: list[bool], *others: Any) -> tuple[Tensor, ...]:
+    from aaa.attention.triton_launch import AxisAttention
+
+    results = _empty_backward(wanted, *others)
+    AxisAttention(*others[4:]).backward(*others[:4], results)
+    return results
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.window, ctx.scaling, ctx.dropout = inputs
+    ctx.save_for_backward(*output, *tensors)
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _gradients(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    output, highest_BHN, log_total_BHN, *inputs = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[3:6])
+    of_query, of_key, of_value, *of_gates = torch.ops.aaa.axis_attention_backward(
+        wanted, gradient, output, highest_BHN, log_total_BHN,
+        *inputs, ctx.window, ctx.scaling, ctx.dropout,
+    )  # fmt: skip
+    summed = (
+        part.sum_to_size(gate.shape).to(gate.dtype) if is_wanted else None
+        for part, gate, is_wanted in zip(of_gates, inputs[3:6], wanted, strict=True)
+    )
+    return (of_query, of_key, of_value, *summed, None, None, None, None, None)
+
+
+_operator = torch.library.custom_op(
+    "aaa::axis_attention",
+    _forward,
+    mutates_args=(),
+    schema=f"({ARGUMENTS}) -> (Tensor, Tensor, Tensor)",
+)
+_operator.register_fake(_empty_forward)
+_operator.register_autograd(_gradients, setup_context=_keep_for_backward)
+torch.library.custom_op(
+    "aaa::axis_attention_backward",
+    _backward,
+    mutates_args=(),
+    schema="(bool[] wanted, Tensor gradient, Tensor output, Tensor highest, Tensor log_total, "
+    f"{ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+).register_fake(_empty_backward)
