@@ -33,10 +33,9 @@ def triton_attention(
     """As ``dense_attention``, in O(N) memory, for masks of rows, columns and diagonals.
 
     Queries, keys and values get the gradients of ``dense``, under dropout too; so do the gates of
-    all diagonals, and those of rows and columns that are open. Of the closed rows and columns at
-    most 64 each get theirs, drawn anew for each text (and head, where heads differ) in each
-    backward pass and made as many times larger as there are closed ones for each one drawn: exact
-    for short texts, without bias for long ones. float32 is multiplied as
+    all diagonals, and those of rows and columns that are open. Closed rows and columns, whose
+    cells are not computed, get an unbiased estimate from the cells of 32 random keys and queries,
+    as in ``gathered``: exact for texts of no more tokens. float32 is multiplied as
     ``torch.get_float32_matmul_precision()`` says.
 
     Returns:

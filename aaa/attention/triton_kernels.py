@@ -466,24 +466,24 @@ def key_gradient_kernel(
 @triton.jit
 def axis_gradient_kernel(
     query, key, value, gradient, highests, log_totals, deltas, of_gates,
-    wanted_list, wanted_count, others, diagonals, spans, seeds,
+    wanted_list, wanted_count, others, other_list, other_count, diagonals, seeds,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_b, g_h, g_n,
     num_heads, wanted_heads, other_heads, diagonal_heads,
-    num_tokens, num_diagonals, window, scaling, dropout,
+    num_tokens, num_diagonals, longest_list, window, scaling, dropout,
     ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of gates of rows, or of columns, that stand in a list: open ones or closed.
+    """The gradient of rows' gates, or of columns', that stand in a list.
 
-    The sum over the cells that the gate alone decides, those that neither the other axis nor a
-    diagonal opens. Own axis: that of the gates, in tiles of BLOCK_Q, whichever it is.
+    The sum over the cells that a gate alone decides, those that neither the other axis nor a
+    diagonal opens, with the tokens of a second list: all, or a sample. The own axis is that of the
+    gates, in tiles of BLOCK_Q, whichever it is.
     """
     bh = tl.program_id(1).to(tl.int64)
     b, h = bh // num_heads, bh % num_heads
     wanted, other_gates = b * wanted_heads + h % wanted_heads, b * other_heads + h % other_heads
     diagonals += (b * diagonal_heads + h % diagonal_heads) * num_diagonals
     others += other_gates * num_tokens
-    start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
     seed = tl.load(seeds) + bh
     count = tl.load(wanted_count + wanted)
     slots = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
@@ -499,10 +499,11 @@ def axis_gradient_kernel(
     log_totals += bh * num_tokens
     deltas += bh * num_tokens
     result = tl.zeros([BLOCK_Q], tl.float32)
-    first, last = _reach(own, computed, window, start, end, num_tokens)
-    for start_of_tile in range(first, last, BLOCK_K):
-        other = start_of_tile + tl.arange(0, BLOCK_K)
-        valid = other < last
+    in_list = tl.load(other_count + b)
+    for slot in range(0, in_list, BLOCK_K):
+        places = slot + tl.arange(0, BLOCK_K)
+        valid = places < in_list
+        other = tl.load(other_list + b * longest_list + places, mask=valid, other=0)
         undecided = (computed[:, None] & valid[None, :]) & (
             tl.abs(own[:, None] - other[None, :]) <= window
         )

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from aaa.attention import triton_kernels as kernels
 
-CLOSED_SAMPLE = 64  # closed rows, and columns, of a text that get a gradient in one backward pass
+# From the cells of so many random queries the gradients of closed columns are estimated, and from
+# those of so many random keys those of closed rows, without bias.
+SAMPLED_TOKENS = 32
 INTERPRETED_BLOCK = 16
 
 
@@ -90,9 +92,9 @@ class AxisAttention:
         )
         known = (gradient, highest_BHN, log_total_BHN, delta_BHN)
         if of_rows.numel():
-            self._launch_gates(self.rows, self.columns, known, of_rows, are_rows=True)
+            self._fill_gates(self.rows, self.columns, known, of_rows, are_rows=True)
         if of_columns.numel():
-            self._launch_gates(self.columns, self.rows, known, of_columns, are_rows=False)
+            self._fill_gates(self.columns, self.rows, known, of_columns, are_rows=False)
         if of_diagonals.numel():
             self._launch_diagonals(known, of_diagonals)
 
@@ -112,25 +114,43 @@ class AxisAttention:
             **self._constants(blocks),
         )  # fmt: skip
 
-    def _launch_gates(
+    def _fill_gates(
         self, own: OpenGates, other: OpenGates, known: tuple[Tensor, ...], result: Tensor,
         are_rows: bool,
     ) -> None:  # fmt: skip
-        """The gradient of the open gates of an axis and of a sample of its closed ones."""
+        """The gradient of an axis's gates: of open ones exactly, of closed ones by sampling."""
+        is_closed = (own.gates == 0) & self.keep_B1N
+        sampled, factor_B = self._sample()
+        result.zero_()
+        self._launch_gates(own, other, OpenGates.of(self.keep_B1N), known, result, are_rows)
+        closed = OpenGates.of(is_closed)
+        self._launch_gates(closed, other, sampled, known, result, are_rows)
+        result.mul_(torch.where(is_closed, factor_B[:, None, None], 1.0))
+
+    def _sample(self) -> tuple[OpenGates, Tensor]:
+        """Random real tokens of each text, and how many tokens each of them stands for."""
+        size = min(SAMPLED_TOKENS, self.keep_B1N.shape[-1])
+        order_B1N = torch.rand(self.keep_B1N.shape, device=self.keep_B1N.device)
+        tokens_B1S = order_B1N.masked_fill(~self.keep_B1N, -1).topk(size, -1).indices.int()
+        length_B = self.keep_B1N.sum((1, 2), dtype=torch.int32)
+        count_B = length_B.clamp_max(size)
+        sampled = OpenGates(self.keep_B1N, tokens_B1S, count_B.unsqueeze(-1).contiguous())
+        return sampled, length_B / count_B.clamp_min(1)
+
+    def _launch_gates(
+        self, own: OpenGates, other: OpenGates, others: OpenGates, known: tuple[Tensor, ...],
+        result: Tensor, are_rows: bool,
+    ) -> None:  # fmt: skip
         batch, num_heads, num_tokens, _ = self.shape
-        sampled, factor_BHN = _sample(own.gates == 0, self.keep_B1N)
-        wanted = OpenGates.of((own.gates > 0) | sampled)
         blocks = _blocks(self.inputs[0], backward=True)
-        kernels.axis_gradient_kernel[
-            (triton.cdiv(num_tokens, blocks["BLOCK_Q"]), batch * num_heads)
-        ](
-            *self.inputs, *known, result.zero_(), wanted.tokens, wanted.counts, other.gates,
-            self.diagonals, self.spans, self.seed, *self._strides(known[0]),
+        tiles = triton.cdiv(num_tokens, blocks["BLOCK_Q"])
+        kernels.axis_gradient_kernel[(tiles, batch * num_heads)](
+            *self.inputs, *known, result, own.tokens, own.counts, other.gates,
+            others.tokens, others.counts, self.diagonals, self.seed, *self._strides(known[0]),
             num_heads, own.heads, other.heads, self.diagonal_heads,
-            num_tokens, self.diagonals.shape[-1], self.window, self.scaling, self.dropout,
-            ROWS=are_rows, **self._constants(blocks),
+            num_tokens, self.diagonals.shape[-1], others.tokens.shape[-1], self.window,
+            self.scaling, self.dropout, ROWS=are_rows, **self._constants(blocks),
         )  # fmt: skip
-        result.mul_(factor_BHN)
 
     def _launch_diagonals(self, known: tuple[Tensor, ...], result: Tensor) -> None:
         batch, num_heads, num_tokens, width = self.shape
@@ -155,29 +175,16 @@ class AxisAttention:
         }  # fmt: skip
 
 
-def _sample(closed_BHN: Tensor, keep_B1N: Tensor) -> tuple[Tensor, Tensor]:
-    """Some closed gates of real tokens, and the factor of each gate's gradient (1 if open)."""
-    closed_BHN = closed_BHN & keep_B1N
-    size = min(CLOSED_SAMPLE, closed_BHN.shape[-1])
-    order_BHN = torch.rand(closed_BHN.shape, device=closed_BHN.device).masked_fill(~closed_BHN, -1)
-    drawn_BHN = torch.zeros_like(closed_BHN)
-    drawn_BHN.scatter_(-1, order_BHN.topk(size, -1).indices, True)
-    drawn_BHN &= closed_BHN
-    count_BH1 = closed_BHN.sum(-1, keepdim=True)
-    factor_BH1 = count_BH1 / count_BH1.clamp(1, size)
-    return drawn_BHN, torch.where(drawn_BHN, factor_BH1, 1.0)
-
-
 def _blocks(query: Tensor, backward: bool) -> dict[str, int]:
-    """Tile sizes. Chosen by what fits a GPU's registers and shared memory; not tuned on one."""
+    """Tile sizes and warps: none of the kernels spills registers on sm_90; not tuned on a GPU."""
     if not query.is_cuda:
         return {"BLOCK_Q": INTERPRETED_BLOCK, "BLOCK_K": INTERPRETED_BLOCK}
     width = _padded(query.shape[-1])
     if query.dtype == torch.float32 or width > 128:
-        return {"BLOCK_Q": 32, "BLOCK_K": 32}
+        return {"BLOCK_Q": 32, "BLOCK_K": 32, "num_warps": 4}
     if backward or width > 64:
-        return {"BLOCK_Q": 64, "BLOCK_K": 64}
-    return {"BLOCK_Q": 128, "BLOCK_K": 64}
+        return {"BLOCK_Q": 64, "BLOCK_K": 64, "num_warps": 4}
+    return {"BLOCK_Q": 128, "BLOCK_K": 64, "num_warps": 8}
 
 
 def _padded(width: int) -> int:
