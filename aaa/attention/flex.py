@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,10 @@ from aaa.masks import SparseMask
 
 BLOCK = 128
 BITS = 8  # cells of an edge block that one byte holds
+# Of the tensors that are compiled for: samples, tokens and blocks, but neither heads nor features.
+DYNAMIC_AXES = (
+    *[(0, 2)] * 3, (0, 1), *[(0, 2)] * 3, *[(0, 2), (0, 2, 3)] * 2, (0, 1, 2), (0, 1),
+)  # fmt: skip
 
 
 def flex_attention(
@@ -55,12 +60,11 @@ def flex_attention(
     )
     mask = _padded(mask, num_heads, extra)
     partial_BHGG, full_BHGG = touched_blocks(mask)
-    attend = _attend if torch.compiler.is_compiling() else _compiled()
-    output_BHND = attend(
+    tensors = (
         query, key, value, mask.keep_BN, mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK,
-        _edge_bits(mask), *_ordered(partial_BHGG), *_ordered(full_BHGG),
-        num_tokens + extra if mask.window is None else mask.window, scaling,
+        *_ordered(partial_BHGG), *_ordered(full_BHGG), *_edge_bits(mask),
     )  # fmt: skip
+    output_BHND = _run(tensors, mask.window, scaling)
     return output_BHND[:, :, :num_tokens], None
 
 
@@ -157,10 +161,13 @@ def _blocks_of_edges(edges_BE2: Tensor, num_blocks: int) -> Tensor:
     return found.scatter_(1, block_BE, True)[:, :-1].unflatten(1, (num_blocks, num_blocks))
 
 
-def _edge_bits(mask: SparseMask) -> tuple[Tensor, Tensor] | None:
-    """Edges as bits, of the blocks that hold any: slots (B, G, G), bits (B, S, 128, 16)."""
+def _edge_bits(mask: SparseMask) -> tuple[Tensor, ...]:
+    """Edges as bits, of the blocks that hold any: slots (B, G, G), bits (B, S, 128, 16).
+
+    Nothing where the mask has none.
+    """
     if mask.edges_BE2 is None:
-        return None
+        return ()
     batch, num_tokens = mask.keep_BN.shape
     edges_BE2 = mask.edges_BE2.expand(batch, -1, -1)
     held_BGG = _blocks_of_edges(edges_BE2, num_tokens // BLOCK)
@@ -184,27 +191,33 @@ def _ordered(blocks_BHGG: Tensor) -> tuple[Tensor, Tensor]:
     return blocks_BHGG.sum(-1, dtype=torch.int32), order.int()
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, keep_BN: Tensor, rows_BHN: Tensor,
-    columns_BHN: Tensor, diagonals_BHN: Tensor, edge_bits: tuple[Tensor, Tensor] | None,
-    partial_counts: Tensor, partial_order: Tensor, full_counts: Tensor, full_order: Tensor,
-    window: int, scaling: float,
-) -> Tensor:  # fmt: skip
+def _run(tensors: tuple[Tensor | None, ...], window: int | None, scaling: float) -> Tensor:
+    if torch.compiler.is_compiling():  # a model that is compiled as a whole
+        return _attend(tensors, window, scaling)
+    for tensor, axes in zip(tensors, DYNAMIC_AXES, strict=False):
+        torch._dynamo.maybe_mark_dynamic(tensor, axes)
+    return _compiled()(tensors, window, scaling)
+
+
+def _attend(tensors: tuple[Any, ...], window: int | None, scaling: float) -> Tensor:
     """What is compiled: a function of tensors alone."""
+    query, key, value, keep_BN, rows_BHN, columns_BHN, diagonals_BHN, *others = tensors
+    blocks, edge_bits = others[:4], others[4:]
 
     def is_open(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         distance = (i - j).abs()
         opened = rows_BHN[b, h, i] | columns_BHN[b, h, j] | diagonals_BHN[b, h, distance]
-        if edge_bits is not None:
+        if edge_bits:
             slots_BGG, bits_BSTB = edge_bits
             slot = slots_BGG[b, i // BLOCK, j // BLOCK]
             byte = bits_BSTB[b, slot, i % BLOCK, j % BLOCK // BITS]
             opened = opened | ((byte >> (j % BITS)) & 1 != 0)
-        return opened & keep_BN[b, i] & keep_BN[b, j] & (distance <= window)
+        if window is not None:
+            opened = opened & (distance <= window)
+        return opened & keep_BN[b, i] & keep_BN[b, j]
 
     block_mask = flex.BlockMask.from_kv_blocks(
-        partial_counts, partial_order, full_counts, full_order,
-        BLOCK_SIZE=BLOCK, mask_mod=is_open, seq_lengths=(query.shape[2], key.shape[2]),
+        *blocks, BLOCK_SIZE=BLOCK, mask_mod=is_open, seq_lengths=(query.shape[2], key.shape[2]),
         compute_q_blocks=torch.is_grad_enabled(),
     )  # fmt: skip
     output = flex.flex_attention(query, key, value, block_mask=block_mask, scale=scaling)
@@ -214,4 +227,4 @@ def _attend(
 
 @lru_cache(maxsize=1)
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(_attend, dynamic=True, fullgraph=True)
+    return torch.compile(_attend, fullgraph=True)
