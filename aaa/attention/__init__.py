@@ -8,8 +8,11 @@ from torch import Tensor
 
 from aaa.attention.auto import auto_attention
 from aaa.attention.dense import dense_attention
+from aaa.attention.exportable import exportable_attention
+from aaa.attention.flex import flex_attention
 from aaa.attention.gathered import gathered_attention
 from aaa.attention.sdpa import sdpa_attention
+from aaa.attention.triton_axis import triton_attention
 
 Executor = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -19,4 +22,7 @@ EXECUTORS: dict[str, Executor] = {
     "dense": dense_attention,
     "sdpa": sdpa_attention,
     "gathered": gathered_attention,
+    "flex": flex_attention,
+    "triton": triton_attention,
+    "exportable": exportable_attention,
 }

@@ -1,15 +1,17 @@
-"""Sparse attention as one graph for all lengths, for export: no loop and no branch over the data.
+"""Sparse attention as one graph for all lengths, for export: no loop or branch over the data.
 
-What ``gathered`` does text by text is done here for a batch at once, with as many slots for columns
-and for rows as the batch's text (and head) with the most needs. How many that are follows from the
-input while the graph runs, so nothing is cut off. The band of diagonals is cut into blocks whose
-queries meet the keys of their own block and of its two neighbours. Memory is
+What ``gathered`` does text by text is done here for a batch at once, with as many slots for
+columns and for rows as the text (and head) with the most of them needs. How many that is follows
+from the input while the graph runs, so nothing is cut off. The band of diagonals is cut into
+blocks whose queries meet the keys of their own block and of its two neighbours. Memory is
 O(N (columns + band) + rows N), as in ``gathered``.
 
 Shape suffixes: S slots, G blocks, C tokens of a block, W = 3C keys around it.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +107,7 @@ def _whole_rows(
     query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, mask: SparseMask, rows_BHN: Tensor,
     scaling: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Open rows computed whole: where they go (empty slots behind the last), and what goes there."""
+    """Open rows: where they go (empty slots behind the last), and what goes there."""
     num_tokens = mask.keep_BN.shape[-1]
     row_BHS, is_row_BHS = _listed(rows_BHN)
     scores_BHSN = _rows_of(query_BHND, row_BHS) @ key_BHND.mT * scaling
@@ -123,7 +125,7 @@ def _listed(open_BHN: Tensor) -> tuple[Tensor, Tensor]:
     """The open tokens' places in as many slots as the most need (one at least); which are used."""
     num_tokens = open_BHN.shape[-1]
     counts_BH1 = open_BHN.sum(-1, keepdim=True)
-    num_slots = counts_BH1.max().clamp_min(1).item()  # int() would fix it when exported
+    num_slots = cast(int, counts_BH1.max().clamp_min(1).item())  # int() would fix it for good
     torch._check(num_slots >= 1)
     torch._check(num_slots <= num_tokens)
     slot_BHN = torch.where(open_BHN, open_BHN.cumsum(-1) - 1, num_tokens)
@@ -145,7 +147,7 @@ def _within(distance: Tensor, window: int) -> Tensor:
 def _num_blocks(num_tokens: int, size: int, device: torch.device) -> int:
     """By way of a tensor: an exported graph then need not know how lengths and blocks compare."""
     last = torch.arange(num_tokens, device=device)[-1]
-    num_blocks = (last // size + 1).item()
+    num_blocks = cast(int, (last // size + 1).item())
     torch._check(num_blocks >= 1)
     torch._check(num_blocks * size >= num_tokens)
     return num_blocks
@@ -158,7 +160,7 @@ def _blocks(tokens_BHND: Tensor, num_blocks: int, size: int) -> Tensor:
 
 
 def _around(tokens_BHND: Tensor, num_blocks: int, size: int) -> Tensor:
-    """For each block the tokens of the one before, its own, and the one after: (B, H, G, 3C, D)."""
+    """For each block the tokens of it and of both of its neighbours: (B, H, G, 3C, D)."""
     blocks = F.pad(_blocks(tokens_BHND, num_blocks, size), (0, 0, 0, 0, 1, 1))
     return torch.cat([blocks[:, :, :-2], blocks[:, :, 1:-1], blocks[:, :, 2:]], dim=3)
 

@@ -4,10 +4,10 @@ Which blocks of 128 x 128 cells are touched follows from diagonals, rows, column
 directly: nothing of N x N is ever built, and the map of blocks has 16,384 times fewer entries.
 
 One compilation serves all lengths. FlexAttention is known to compile anew for each length
-(https://github.com/pytorch/pytorch/issues/141486). Here texts are padded to whole blocks, shapes are
-dynamic, and the block mask is made of tensors inside what is compiled, anew for each batch: so none
-can be used for another length by mistake. (Padding to a few fixed lengths instead would compile
-once for each of them and compute up to their square for every shorter text.)
+(https://github.com/pytorch/pytorch/issues/141486). Here texts are padded to whole blocks, sizes of
+batch and text are dynamic, and the block mask is made of tensors inside what is compiled, anew for
+each batch: so none can be used for another length by mistake. (Padding to a few fixed lengths
+instead would compile for each of them, and compute their whole map for every shorter text.)
 
 Tested on a CPU, where it serves inference. It has not been run on a GPU yet.
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +29,10 @@ from aaa.masks import SparseMask
 
 BLOCK = 128
 BITS = 8  # cells of an edge block that one byte holds
+REAL, ROW, COLUMN, DIAGONAL = 1, 2, 4, 8  # bits of a token; the last is of the distance so long
 # Of the tensors that are compiled for: samples, tokens and blocks, but neither heads nor features.
 DYNAMIC_AXES = (
-    *[(0, 2)] * 3, (0, 1), *[(0, 2)] * 3, *[(0, 2), (0, 2, 3)] * 2, (0, 1, 2), (0, 1),
+    *[(0, 2)] * 4, *[(0, 2), (0, 2, 3)] * 2, (0, 1, 2), (0, 1),
 )  # fmt: skip
 
 
@@ -53,17 +54,13 @@ def flex_attention(
     """
     _check(query_BHND, key_BHND, value_BHND, mask, dropout)
     num_heads, num_tokens = query_BHND.shape[1:3]
-    # Two blocks at least: a size of 1 would be compiled apart.
-    extra = max(-num_tokens % BLOCK, 2 * BLOCK - num_tokens)
-    query, key, value = (
+    padded = WholeBlocks.of(mask, num_heads)
+    extra = padded.keep_BN.shape[1] - num_tokens
+    inputs = (
         F.pad(x.to(value_BHND.dtype), (0, 0, 0, extra)) for x in (query_BHND, key_BHND, value_BHND)
     )
-    mask = _padded(mask, num_heads, extra)
-    partial_BHGG, full_BHGG = touched_blocks(mask)
-    tensors = (
-        query, key, value, mask.keep_BN, mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK,
-        *_ordered(partial_BHGG), *_ordered(full_BHGG), *_edge_bits(mask),
-    )  # fmt: skip
+    blocks = (part for kind in touched_blocks(padded) for part in _ordered(kind))
+    tensors = (*inputs, _token_bits(padded), *blocks, *_edge_bits(padded))
     output_BHND = _run(tensors, mask.window, scaling)
     return output_BHND[:, :, :num_tokens], None
 
@@ -89,42 +86,50 @@ def _check(
         )
 
 
-def _padded(mask: SparseMask, num_heads: int, extra: int) -> SparseMask:
-    """The same mask over whole blocks: bool gates of every sample and head, none left out."""
-    batch, num_tokens = mask.keep_BN.shape
-    real_B1N = F.pad(mask.keep_BN, (0, extra)).unsqueeze(1)
+class WholeBlocks(NamedTuple):
+    """A mask over whole blocks: bool gates of every token or distance, sample and head."""
 
-    def full_size(gates: Tensor | None) -> Tensor:
-        if gates is None:
-            return real_B1N.new_zeros(batch, num_heads, num_tokens + extra)
-        opened = gates.detach()[..., :num_tokens] > 0
-        opened = F.pad(opened, (0, num_tokens + extra - opened.shape[-1]))
-        return opened.expand(batch, num_heads, -1).contiguous()
+    keep_BN: Tensor
+    rows_BHN: Tensor
+    columns_BHN: Tensor
+    diagonals_BHN: Tensor
+    edges_BE2: Tensor | None
+    window: int | None
 
-    return SparseMask(
-        real_B1N.squeeze(1),
-        full_size(mask.rows_BHN) & real_B1N,
-        full_size(mask.columns_BHN) & real_B1N,
-        full_size(mask.diagonals_BHK),
-        mask.edges_BE2,
-        mask.window,
-    )
+    @classmethod
+    def of(cls, mask: SparseMask, num_heads: int) -> WholeBlocks:
+        """The same mask with padding up to whole blocks."""
+        batch, num_tokens = mask.keep_BN.shape
+        # Two blocks at least: a size of 1 would be compiled apart.
+        length = max(2 * BLOCK, num_tokens + -num_tokens % BLOCK)
+        real_B1N = F.pad(mask.keep_BN, (0, length - num_tokens)).unsqueeze(1)
+
+        def full_size(gates: Tensor | None) -> Tensor:
+            if gates is None:
+                return real_B1N.new_zeros(batch, num_heads, length)
+            opened = gates.detach()[..., :num_tokens] > 0
+            opened = F.pad(opened, (0, length - opened.shape[-1]))
+            return opened.expand(batch, num_heads, -1).contiguous()
+
+        return cls(
+            real_B1N.squeeze(1),
+            full_size(mask.rows_BHN) & real_B1N,
+            full_size(mask.columns_BHN) & real_B1N,
+            full_size(mask.diagonals_BHK),
+            mask.edges_BE2,
+            mask.window,
+        )
 
 
-def touched_blocks(mask: SparseMask) -> tuple[Tensor, Tensor]:
-    """Blocks of which some cells are open, and those of which all are; bool (B, H, G, G) each.
+def touched_blocks(mask: WholeBlocks) -> tuple[Tensor, Tensor]:
+    """Blocks of which some cells are open but not all, and those of which all are.
 
-    Takes a mask over whole blocks with bool gates of every kind but edges, each for its N tokens.
+    Bool, (B, H, G, G) each.
     """
-    assert mask.rows_BHN is not None
-    assert mask.columns_BHN is not None
-    assert mask.diagonals_BHK is not None
-    keep_BGT, rows_BHGT, columns_BHGT = (
-        part.unflatten(-1, (-1, BLOCK)) for part in (mask.keep_BN, mask.rows_BHN, mask.columns_BHN)
-    )
+    keep_BGT, rows_BHGT, columns_BHGT = (part.unflatten(-1, (-1, BLOCK)) for part in mask[:3])
     blocks_G = torch.arange(keep_BGT.shape[1], device=mask.keep_BN.device)
     apart_GG = (blocks_G[:, None] - blocks_G[None, :]).abs()
-    some_BHG, all_BHG = _diagonals_by_block(mask.diagonals_BHK)
+    some_BHG, all_BHG = _diagonals_by_block(mask.diagonals_BHN)
 
     some = rows_BHGT.any(-1)[..., None] | columns_BHGT.any(-1)[..., None, :]
     some = some | some_BHG[..., apart_GG]
@@ -152,6 +157,15 @@ def _diagonals_by_block(diagonals_BHN: Tensor) -> tuple[Tensor, Tensor]:
     return some > 0, closed == 0
 
 
+def _token_bits(mask: WholeBlocks) -> Tensor:
+    """All of a mask but its edges in one tensor, int32 (B, H, N): what a cell looks up.
+
+    (One, since in what is compiled for a CPU the names of more than ten sizes collide.)
+    """
+    bits = mask.rows_BHN * ROW + mask.columns_BHN * COLUMN + mask.diagonals_BHN * DIAGONAL
+    return (bits + mask.keep_BN.unsqueeze(1) * REAL).int()
+
+
 def _blocks_of_edges(edges_BE2: Tensor, num_blocks: int) -> Tensor:
     """Which blocks hold an edge, bool (B, G, G)."""
     row_BE, column_BE = edges_BE2.unbind(-1)
@@ -161,7 +175,7 @@ def _blocks_of_edges(edges_BE2: Tensor, num_blocks: int) -> Tensor:
     return found.scatter_(1, block_BE, True)[:, :-1].unflatten(1, (num_blocks, num_blocks))
 
 
-def _edge_bits(mask: SparseMask) -> tuple[Tensor, ...]:
+def _edge_bits(mask: WholeBlocks) -> tuple[Tensor, ...]:
     """Edges as bits, of the blocks that hold any: slots (B, G, G), bits (B, S, 128, 16).
 
     Nothing where the mask has none.
@@ -191,7 +205,7 @@ def _ordered(blocks_BHGG: Tensor) -> tuple[Tensor, Tensor]:
     return blocks_BHGG.sum(-1, dtype=torch.int32), order.int()
 
 
-def _run(tensors: tuple[Tensor | None, ...], window: int | None, scaling: float) -> Tensor:
+def _run(tensors: tuple[Tensor, ...], window: int | None, scaling: float) -> Tensor:
     if torch.compiler.is_compiling():  # a model that is compiled as a whole
         return _attend(tensors, window, scaling)
     for tensor, axes in zip(tensors, DYNAMIC_AXES, strict=False):
@@ -201,12 +215,13 @@ def _run(tensors: tuple[Tensor | None, ...], window: int | None, scaling: float)
 
 def _attend(tensors: tuple[Any, ...], window: int | None, scaling: float) -> Tensor:
     """What is compiled: a function of tensors alone."""
-    query, key, value, keep_BN, rows_BHN, columns_BHN, diagonals_BHN, *others = tensors
-    blocks, edge_bits = others[:4], others[4:]
+    query, key, value, bits_BHN, *others = tensors
+    partial_counts, partial_order, full_counts, full_order, *edge_bits = others
 
     def is_open(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         distance = (i - j).abs()
-        opened = rows_BHN[b, h, i] | columns_BHN[b, h, j] | diagonals_BHN[b, h, distance]
+        of_row, of_column, of_distance = (bits_BHN[b, h, at] for at in (i, j, distance))
+        opened = ((of_row & ROW) | (of_column & COLUMN) | (of_distance & DIAGONAL)) != 0
         if edge_bits:
             slots_BGG, bits_BSTB = edge_bits
             slot = slots_BGG[b, i // BLOCK, j // BLOCK]
@@ -214,10 +229,11 @@ def _attend(tensors: tuple[Any, ...], window: int | None, scaling: float) -> Ten
             opened = opened | ((byte >> (j % BITS)) & 1 != 0)
         if window is not None:
             opened = opened & (distance <= window)
-        return opened & keep_BN[b, i] & keep_BN[b, j]
+        return opened & (of_row & of_column & REAL != 0)
 
     block_mask = flex.BlockMask.from_kv_blocks(
-        *blocks, BLOCK_SIZE=BLOCK, mask_mod=is_open, seq_lengths=(query.shape[2], key.shape[2]),
+        partial_counts, partial_order, full_counts, full_order,
+        BLOCK_SIZE=BLOCK, mask_mod=is_open, seq_lengths=(query.shape[2], key.shape[2]),
         compute_q_blocks=torch.is_grad_enabled(),
     )  # fmt: skip
     output = flex.flex_attention(query, key, value, block_mask=block_mask, scale=scaling)

@@ -83,11 +83,14 @@ def _check(query_BHND: Tensor, value_BHND: Tensor, mask: SparseMask) -> None:
         raise ValueError(
             f"executor 'triton' runs on GPUs, but the model is on {query_BHND.device}; use 'auto'"
         )
-    if value_BHND.dtype not in DTYPES:
-        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+    # Triton's interpreter holds bfloat16 as whole numbers and multiplies those.
+    served = [dtype for dtype in DTYPES if query_BHND.is_cuda or dtype != torch.bfloat16]
+    if value_BHND.dtype not in served:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in served)
         raise ValueError(f"executor 'triton' computes in {known}, not in {value_BHND.dtype}")
 
 
+@torch.compiler.assume_constant_result
 def _is_interpreted() -> bool:
     import triton
 
@@ -113,12 +116,12 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     from aaa.attention.triton_launch import AxisAttention
 
     results = _empty_forward(*arguments)
-    AxisAttention(*arguments).forward(*results)
+    AxisAttention(*arguments).forward(results)
     return results
 
 
 def _empty_backward(wanted: list[bool], *others: Any) -> tuple[Tensor, ...]:
-    """Gradients of the inputs and, (B, H, ...), of the gates; those not wanted have no elements."""
+    """Gradients of inputs and, (B, H, ...), of gates, without elements where not wanted."""
     query, key, value, *gates = others[4:10]
     of_gates = (
         query.new_empty(
@@ -133,7 +136,7 @@ def _backward(wanted: list[bool], *others: Any) -> tuple[Tensor, ...]:
     from aaa.attention.triton_launch import AxisAttention
 
     results = _empty_backward(wanted, *others)
-    AxisAttention(*others[4:]).backward(*others[:4], results)
+    AxisAttention(*others[4:]).backward(others[:4], results)
     return results
 
 

@@ -584,9 +584,7 @@ def diagonal_gradient_kernel(
             of_weights = tl.sum(gradients * values, 1)
             if DROPOUT:
                 cell = i.to(tl.int64) * num_tokens + j
-                of_weights *= tl.where(
-                    tl.rand(seed, cell) >= dropout, 1 / (1 - dropout), 0.0
-                )
+                of_weights *= tl.where(tl.rand(seed, cell) >= dropout, 1 / (1 - dropout), 0.0)
             bounded = tl.minimum(scores - highest, MAX_CLOSED_SCORE)
             weights = tl.exp(bounded + (highest - log_total))
             result += tl.where(undecided, weights * (of_weights - delta), 0.0)

@@ -1,6 +1,6 @@
 """Launches the kernels of ``triton_kernels`` for one batch at one layer.
 
-Shape suffixes: L entries of a list of tokens.
+Shape suffixes: S sampled tokens.
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor
 
 from aaa.attention import triton_kernels as kernels
+from aaa.attention.gates import SAMPLED_TOKENS
 
-# From the cells of so many random queries the gradients of closed columns are estimated, and from
-# those of so many random keys those of closed rows, without bias.
-SAMPLED_TOKENS = 32
 INTERPRETED_BLOCK = 16
 
 
 @dataclass(frozen=True)
 class OpenGates:
-    """One axis's gates: int8 (B, 1 or H, N), the open tokens' list of the same shape, counts."""
+    """One axis's gates, int8 (B, 1 or H, N), a list of the open tokens, int32, and its length."""
 
     gates: Tensor
     tokens: Tensor
@@ -32,12 +31,14 @@ class OpenGates:
     def of(cls, open_BHN: Tensor) -> OpenGates:
         """Lists the open ones in order, without waiting for the device."""
         num_tokens = open_BHN.shape[-1]
-        places = torch.where(open_BHN, open_BHN.cumsum(-1) - 1, num_tokens)
-        tokens = torch.arange(num_tokens, device=open_BHN.device).expand_as(places)
-        lists = torch.zeros(*places.shape[:-1], num_tokens + 1, dtype=torch.int32).to(places.device)
-        lists.scatter_(-1, places, tokens.int())
-        counts = open_BHN.sum(-1, dtype=torch.int32)
-        return cls(open_BHN.to(torch.int8), lists[..., :num_tokens].contiguous(), counts)
+        slots = torch.where(open_BHN, open_BHN.cumsum(-1) - 1, num_tokens)
+        tokens = torch.arange(num_tokens, device=open_BHN.device).expand(open_BHN.shape)
+        lists = torch.zeros_like(F.pad(tokens, (0, 1))).scatter(-1, slots, tokens)
+        return cls(
+            open_BHN.to(torch.int8).contiguous(),
+            lists[..., :num_tokens].int().contiguous(),
+            open_BHN.sum(-1, dtype=torch.int32),
+        )
 
     @property
     def heads(self) -> int:
@@ -53,83 +54,77 @@ class AxisAttention:
         diagonals: Tensor, keep_BN: Tensor, seed: Tensor, window: int, scaling: float,
         dropout: float,
     ) -> None:  # fmt: skip
-        self.inputs = tuple(x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
-        self.shape = query.shape
+        self.inputs = tuple(_with_unit_stride(x) for x in (query, key, value))
+        self.batch, self.num_heads, self.num_tokens, self.width = query.shape
         self.keep_B1N = keep_BN.unsqueeze(1)
         self.rows = OpenGates.of((rows > 0) & self.keep_B1N)
         self.columns = OpenGates.of((columns > 0) & self.keep_B1N)
-        batch, diagonal_heads, _ = diagonals.expand(len(keep_BN), -1, -1).shape
-        self.diagonals = (diagonals > 0).expand(batch, -1, -1).to(torch.int8).contiguous()
-        self.diagonal_heads = diagonal_heads
+        self.diagonals = (diagonals > 0).expand(self.batch, -1, -1).to(torch.int8).contiguous()
         start_B = keep_BN.int().argmax(-1)
         self.spans = torch.stack([start_B, start_B + keep_BN.sum(-1)], -1).int().contiguous()
-        self.seed = seed
-        self.window, self.scaling, self.dropout = window, scaling, dropout
+        self.seed, self.window = seed, window
+        self.scaling, self.dropout = scaling, dropout
 
-    def forward(self, output: Tensor, highest_BHN: Tensor, log_total_BHN: Tensor) -> None:
-        """Fills the output, each query's largest open score and its log-sum-exp."""
-        self._launch_tiles(
-            kernels.forward_kernel, (output, highest_BHN, log_total_BHN), output, own="queries"
-        )
+    def forward(self, results: tuple[Tensor, ...]) -> None:
+        """Fills the output, each query's largest open score, and its log-sum-exp."""
+        blocks = _blocks(self.inputs[0], backward=False)
+        self._launch_tiles(kernels.forward_kernel, results, results[0], blocks, blocks["BLOCK_Q"])
 
-    def backward(
-        self, gradient: Tensor, output: Tensor, highest_BHN: Tensor, log_total_BHN: Tensor,
-        results: tuple[Tensor, ...],
-    ) -> None:  # fmt: skip
-        """Fills the gradients of query, key, value, rows, columns and diagonals.
+    def backward(self, known: tuple[Tensor, ...], results: tuple[Tensor, ...]) -> None:
+        """Fills the gradients of query, key, value, and of the gates of rows, columns, diagonals.
 
-        Those of gates, (B, H, N) and (B, H, K), are left alone where a result has no elements.
+        Known are the output's gradient and what ``forward`` filled. Gates' gradients are
+        (B, H, N) and (B, H, K); a result without elements is left alone.
         """
-        gradient = gradient if gradient.stride(-1) == 1 else gradient.contiguous()
+        gradient, output, highest_BHN, log_total_BHN = known
+        gradient = _with_unit_stride(gradient)
         delta_BHN = (gradient.float() * output.float()).sum(-1)
-        of_query, of_key, of_value, of_rows, of_columns, of_diagonals = results
-        known = (gradient, log_total_BHN, delta_BHN)
+        blocks = _blocks(gradient, backward=True)
+        of_query, of_key, of_value, *of_gates = results
+        read: tuple[Tensor, ...] = (gradient, log_total_BHN, delta_BHN)
         self._launch_tiles(
-            kernels.query_gradient_kernel, (*known, of_query), gradient, own="queries"
+            kernels.query_gradient_kernel, (*read, of_query), gradient, blocks, blocks["BLOCK_Q"]
         )
         self._launch_tiles(
-            kernels.key_gradient_kernel, (*known, of_key, of_value), gradient, own="keys"
-        )
-        known = (gradient, highest_BHN, log_total_BHN, delta_BHN)
-        if of_rows.numel():
-            self._fill_gates(self.rows, self.columns, known, of_rows, are_rows=True)
-        if of_columns.numel():
-            self._fill_gates(self.columns, self.rows, known, of_columns, are_rows=False)
-        if of_diagonals.numel():
-            self._launch_diagonals(known, of_diagonals)
+            kernels.key_gradient_kernel, (*read, of_key, of_value), gradient, blocks,
+            blocks["BLOCK_K"],
+        )  # fmt: skip
+        read = (gradient, highest_BHN, *read[1:])
+        for axis, of_axis in enumerate(of_gates[:2]):
+            if of_axis.numel():
+                self._fill_axis(axis, read, of_axis)
+        if of_gates[2].numel():
+            self._fill_diagonals(read, of_gates[2])
 
     def _launch_tiles(
-        self, kernel: Any, tensors: tuple[Tensor, ...], fourth: Tensor, own: str
-    ) -> None:
-        batch, num_heads, num_tokens, _ = self.shape
-        blocks = _blocks(self.inputs[0], backward=kernel is not kernels.forward_kernel)
-        tiles = triton.cdiv(num_tokens, blocks["BLOCK_Q" if own == "queries" else "BLOCK_K"])
-        both = (self.rows, self.columns)
-        kernel[(2 * tiles, batch * num_heads)](
+        self, kernel: Any, tensors: tuple[Tensor, ...], fourth: Tensor, blocks: dict[str, int],
+        own_block: int,
+    ) -> None:  # fmt: skip
+        """``fourth`` is what the kernel takes strides of, besides query, key and value."""
+        tiles = triton.cdiv(self.num_tokens, own_block)
+        axes = (self.rows, self.columns)
+        kernel[(2 * tiles, self.batch * self.num_heads)](
             *self.inputs, *tensors,
-            *(part for axis in both for part in (axis.gates, axis.tokens, axis.counts)),
+            *(part for axis in axes for part in (axis.gates, axis.tokens, axis.counts)),
             self.diagonals, self.spans, self.seed, *self._strides(fourth),
-            num_heads, *(axis.heads for axis in both), self.diagonal_heads,
-            num_tokens, self.diagonals.shape[-1], self.window, tiles, self.scaling, self.dropout,
-            **self._constants(blocks),
+            self.num_heads, *(axis.heads for axis in axes), self.diagonals.shape[1],
+            self.num_tokens, self.diagonals.shape[2], self.window, tiles,
+            self.scaling, self.dropout, **self._constants(blocks),
         )  # fmt: skip
 
-    def _fill_gates(
-        self, own: OpenGates, other: OpenGates, known: tuple[Tensor, ...], result: Tensor,
-        are_rows: bool,
-    ) -> None:  # fmt: skip
+    def _fill_axis(self, axis: int, read: tuple[Tensor, ...], result: Tensor) -> None:
         """The gradient of an axis's gates: of open ones exactly, of closed ones by sampling."""
+        own = (self.rows, self.columns)[axis]
         is_closed = (own.gates == 0) & self.keep_B1N
         sampled, factor_B = self._sample()
         result.zero_()
-        self._launch_gates(own, other, OpenGates.of(self.keep_B1N), known, result, are_rows)
-        closed = OpenGates.of(is_closed)
-        self._launch_gates(closed, other, sampled, known, result, are_rows)
+        self._launch_axis(axis, own, OpenGates.of(self.keep_B1N), read, result)
+        self._launch_axis(axis, OpenGates.of(is_closed), sampled, read, result)
         result.mul_(torch.where(is_closed, factor_B[:, None, None], 1.0))
 
     def _sample(self) -> tuple[OpenGates, Tensor]:
         """Random real tokens of each text, and how many tokens each of them stands for."""
-        size = min(SAMPLED_TOKENS, self.keep_B1N.shape[-1])
+        size = min(SAMPLED_TOKENS, self.num_tokens)
         order_B1N = torch.rand(self.keep_B1N.shape, device=self.keep_B1N.device)
         tokens_B1S = order_B1N.masked_fill(~self.keep_B1N, -1).topk(size, -1).indices.int()
         length_B = self.keep_B1N.sum((1, 2), dtype=torch.int32)
@@ -137,29 +132,29 @@ class AxisAttention:
         sampled = OpenGates(self.keep_B1N, tokens_B1S, count_B.unsqueeze(-1).contiguous())
         return sampled, length_B / count_B.clamp_min(1)
 
-    def _launch_gates(
-        self, own: OpenGates, other: OpenGates, others: OpenGates, known: tuple[Tensor, ...],
-        result: Tensor, are_rows: bool,
+    def _launch_axis(
+        self, axis: int, own: OpenGates, others: OpenGates, read: tuple[Tensor, ...],
+        result: Tensor,
     ) -> None:  # fmt: skip
-        batch, num_heads, num_tokens, _ = self.shape
-        blocks = _blocks(self.inputs[0], backward=True)
-        tiles = triton.cdiv(num_tokens, blocks["BLOCK_Q"])
-        kernels.axis_gradient_kernel[(tiles, batch * num_heads)](
-            *self.inputs, *known, result, own.tokens, own.counts, other.gates,
-            others.tokens, others.counts, self.diagonals, self.seed, *self._strides(known[0]),
-            num_heads, own.heads, other.heads, self.diagonal_heads,
-            num_tokens, self.diagonals.shape[-1], others.tokens.shape[-1], self.window,
-            self.scaling, self.dropout, ROWS=are_rows, **self._constants(blocks),
+        blocks = _blocks(read[0], backward=True)
+        other = (self.columns, self.rows)[axis]
+        tiles = triton.cdiv(self.num_tokens, blocks["BLOCK_Q"])
+        kernels.axis_gradient_kernel[(tiles, self.batch * self.num_heads)](
+            *self.inputs, *read, result, own.tokens, own.counts, other.gates,
+            others.tokens, others.counts, self.diagonals, self.seed, *self._strides(read[0]),
+            self.num_heads, own.heads, other.heads, self.diagonals.shape[1],
+            self.num_tokens, self.diagonals.shape[2], others.tokens.shape[2], self.window,
+            self.scaling, self.dropout, ROWS=axis == 0, **self._constants(blocks),
         )  # fmt: skip
 
-    def _launch_diagonals(self, known: tuple[Tensor, ...], result: Tensor) -> None:
-        batch, num_heads, num_tokens, width = self.shape
-        num_diagonals = self.diagonals.shape[-1]
-        kernels.diagonal_gradient_kernel[(num_diagonals, batch * num_heads)](
-            *self.inputs, *known, result.zero_(), self.rows.gates, self.columns.gates, self.spans,
-            self.seed, *self._strides(known[0]), num_heads, self.rows.heads, self.columns.heads,
-            num_tokens, num_diagonals, self.window, self.scaling, self.dropout,
-            D=width, BLOCK_D=_padded(width), BLOCK=_blocks(self.inputs[0], True)["BLOCK_Q"],
+    def _fill_diagonals(self, read: tuple[Tensor, ...], result: Tensor) -> None:
+        num_diagonals = result.shape[2]
+        blocks = _blocks(read[0], backward=True)
+        kernels.diagonal_gradient_kernel[(num_diagonals, self.batch * self.num_heads)](
+            *self.inputs, *read, result.zero_(), self.rows.gates, self.columns.gates, self.spans,
+            self.seed, *self._strides(read[0]), self.num_heads, self.rows.heads,
+            self.columns.heads, self.num_tokens, num_diagonals, self.window, self.scaling,
+            self.dropout, D=self.width, BLOCK_D=_padded(self.width), BLOCK=blocks["BLOCK_Q"],
             DROPOUT=self.dropout > 0,
         )  # fmt: skip
 
@@ -168,15 +163,14 @@ class AxisAttention:
 
     def _constants(self, blocks: dict[str, int]) -> dict[str, Any]:
         exact = torch.get_float32_matmul_precision() == "highest"
-        width = self.shape[-1]
         return {
-            "D": width, "BLOCK_D": _padded(width), "PRECISION": "ieee" if exact else "tf32",
-            "DROPOUT": self.dropout > 0, **blocks,
+            "D": self.width, "BLOCK_D": _padded(self.width), "DROPOUT": self.dropout > 0,
+            "PRECISION": "ieee" if exact else "tf32", **blocks,
         }  # fmt: skip
 
 
 def _blocks(query: Tensor, backward: bool) -> dict[str, int]:
-    """Tile sizes and warps: none of the kernels spills registers on sm_90; not tuned on a GPU."""
+    """Tile sizes and warps, chosen so that no kernel spills registers on sm_90; not timed."""
     if not query.is_cuda:
         return {"BLOCK_Q": INTERPRETED_BLOCK, "BLOCK_K": INTERPRETED_BLOCK}
     width = _padded(query.shape[-1])
@@ -188,4 +182,9 @@ def _blocks(query: Tensor, backward: bool) -> dict[str, int]:
 
 
 def _padded(width: int) -> int:
+    """The head's size as a tile has it: a power of two, and no less than a matrix unit takes."""
     return max(16, triton.next_power_of_2(width))
+
+
+def _with_unit_stride(tensor_BHND: Tensor) -> Tensor:
+    return tensor_BHND if tensor_BHND.stride(-1) == 1 else tensor_BHND.contiguous()
