@@ -22,6 +22,8 @@ aaa: sparse attention patterns for Transformer encoders, fixed and learned
   aaa finetune --help                                 every choice and every value
   aaa table 4 | aaa table [runs ...]                  a table of the paper, or of any runs
   aaa plot pattern=NAME | run=RUN [text="..."]        pictures of patterns, masks and runs
+  aaa bench run=RUN                                   what its masks save: time and memory
+  aaa export run=RUN                                  the sparse model as ONNX, checked
 """
 
 # Exit codes: 0 done; 1 a run failed; 2 the user's input was wrong; 128 + n stopped by signal n.
@@ -35,6 +37,8 @@ def main() -> None:
         "finetune": finetune,
         "table": table,
         "plot": plot,
+        "bench": bench,
+        "export": export,
     }
     if command in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -87,6 +91,29 @@ def plot(arguments: list[str]) -> int:
 
     try:
         return make_plot(arguments)
+    except ValueError as error:
+        fail(str(error))
+
+
+def bench(arguments: list[str]) -> int:
+    """What a trained model's own masks save."""
+    # torch's profiler, by which memory is measured, would tell its stages on stderr.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from aaa.deploy.main import bench_main
+
+    try:
+        return bench_main(arguments)
+    except ValueError as error:
+        fail(str(error))
+
+
+def export(arguments: list[str]) -> int:
+    """A trained model as ONNX."""
+    from aaa.deploy.main import export_main
+
+    try:
+        return export_main(arguments)
     except ValueError as error:
         fail(str(error))
 

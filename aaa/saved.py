@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from aaa import lra_model
 from aaa.patterns import Pattern
 from aaa.places import first_line
-from aaa.record import read_record
+from aaa.record import drop_record, read_record
 from aaa.sparse import SparseSelfAttention, sparsify
 
 GATES = ".sparse."  # in the names of all weights that belong to patterns
@@ -63,6 +63,21 @@ def load_sparse(
     except (ValueError, OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} cannot be loaded: {first_line(error)}") from error
     return model.eval()
+
+
+def load_dense(folder: str | Path) -> PreTrainedModel:
+    """The weights of a saved sparse model under full attention, without its gates, to compare.
+
+    Raises:
+        ValueError: as ``load_sparse``.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        drop_record(config)
+        return _dense_model(folder, config, None).eval()
+    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder} cannot be loaded: {first_line(error)}") from error
 
 
 @contextmanager

@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "plots": {"masks", "patterns", "sparse", "saved", "training", "experiments", "fingerprint"},
     "report": {"training", "experiments", "plots"},
     "tracking": {"training", "plots"},
-    "cli": {"experiments", "places", "plots", "report"},
+    "deploy": {"sparse", "saved", "experiments"},
+    "cli": {"experiments", "places", "plots", "report", "deploy"},
     "__main__": {"cli"},
     "__init__": {"masks", "patterns", "sparse", "objective", "saved"},
 }  # fmt: skip

@@ -134,7 +134,8 @@ class Diagonal(Pattern):
 
     def _tell_of_long_texts(self, keep_BN: Tensor) -> None:
         # Each length is looked at once, since reading a number from a GPU waits for it.
-        if not self.speaks or keep_BN.shape[-1] <= self.longest:
+        # (A compiled or exported graph cannot speak.)
+        if torch.compiler.is_compiling() or not self.speaks or keep_BN.shape[-1] <= self.longest:
             return
         self.longest = keep_BN.shape[-1]
         length, reach = int(keep_BN.sum(-1).max()), self.num_distances + 1

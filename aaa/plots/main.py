@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from matplotlib.figure import Figure
 from omegaconf.errors import OmegaConfBaseException
 
+from aaa.experiments.arguments import read_options, run_directory, whole_number
 from aaa.experiments.configs import compose_config
 from aaa.experiments.plan import build_pattern
 from aaa.experiments.result import is_finished, read_result
@@ -65,21 +66,9 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Options by key, and what is meant for the pattern's config."""
-    options: dict[str, str] = {}
-    overrides: list[str] = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if key.lstrip("+").startswith("pattern."):
-            overrides.append(argument)
-        elif not equals or key not in KEYS:
-            raise ValueError(
-                f"aaa plot does not know {argument!r}; known: "
-                f"{', '.join(f'{known}=' for known in KEYS)}; see aaa plot --help"
-            )
-        elif not value:
-            raise ValueError(f"{key}= is empty")
-        else:
-            options[key] = value
+    overrides = [one for one in arguments if one.lstrip("+").startswith("pattern.")]
+    others = [one for one in arguments if one not in overrides]
+    options = read_options("plot", others, KEYS)
     what = [key for key in ("pattern", "run") if key in options]
     if len(what) != 1:
         raise ValueError("aaa plot takes one of pattern= and run=; see aaa plot --help")
@@ -96,10 +85,10 @@ def _parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _patterns(options: dict[str, str], overrides: list[str]) -> tuple[Figure, Path, str]:
     names = options["pattern"].split(",")
     if names == ["all"]:
-        maps = figure_1(_number(options, "tokens", 8, least=8, most=LONGEST))
+        maps = figure_1(whole_number(options, "tokens", 8, least=8, most=LONGEST))
         title, following = "Figure 1: the five kinds of pattern", "aaa plot pattern=aaa"
     else:
-        num_tokens = _number(options, "tokens", 16, least=1, most=LONGEST)
+        num_tokens = whole_number(options, "tokens", 16, least=1, most=LONGEST)
         maps = []
         for name in names:
             pattern = _pattern(name, overrides)
@@ -119,7 +108,7 @@ def _pattern(name: str, overrides: list[str]) -> Pattern:
 
 
 def _run(options: dict[str, str]) -> tuple[Figure, Path, str]:
-    directory = _directory(options["run"])
+    directory = run_directory(options["run"])
     text, pair = options.get("text"), options.get("text_pair")
     if text is None:
         if pair is not None or "head" in options:
@@ -129,27 +118,10 @@ def _run(options: dict[str, str]) -> tuple[Figure, Path, str]:
             raise ValueError(f"{directory} is not a finished run: it has no result to draw")
         following = f'aaa plot run={options["run"]} text="..."'
         return course_figure(read_course(directory, result)), directory / "plots/course", following
-    head = _number(options, "head", 0, least=0, most=1000)
+    head = whole_number(options, "head", 0, least=0, most=1000)
     maps = sentence_maps(directory, text, pair, head)
     result = read_result(directory)
     who = " · ".join(str(result[key]) for key in ("task", "pattern", "model")) if result else ""
     figure = figure_of(maps, who or directory.name)
     name = f"masks-{hash_json([text, pair, head])[:8]}"
     return figure, directory / "plots" / name, f"aaa plot run={options['run']}"
-
-
-def _directory(run: str) -> Path:
-    for place in (Path(run).expanduser(), Path("outputs/runs") / run):
-        if place.is_dir():
-            return place
-    raise ValueError(
-        f"there is no run {run!r}: give its directory, or its id, which is the name of one under "
-        "outputs/runs"
-    )
-
-
-def _number(options: dict[str, str], key: str, default: int, least: int, most: int) -> int:
-    text = options.get(key, str(default))
-    if not text.isdecimal() or not least <= int(text) <= most:
-        raise ValueError(f"{key}= is a whole number from {least} to {most}, not {text!r}")
-    return int(text)

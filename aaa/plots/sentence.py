@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from aaa.experiments.result import MODEL
+from aaa.experiments.arguments import model_folder, saved_tokenizer
 from aaa.plots.maps import Map, map_of
 from aaa.saved import load_sparse
 from aaa.sparse import latest_masks, sparse_layers
@@ -26,21 +26,13 @@ def sentence_maps(folder: Path, text: str, pair: str | None, head: int) -> list[
     Raises:
         ValueError: if there is no model or tokenizer, or the pattern reads more than a text.
     """
-    place = folder if (folder / "config.json").is_file() else folder / MODEL
-    if not place.is_dir():
-        raise ValueError(
-            f"{folder} has no {MODEL}/ to look at a text with: the run is not finished, or an "
-            "older version made it; fine-tune again"
-        )
+    place = model_folder(folder)
     model = load_sparse(place)
     if any("heads" in layer.pattern.wants for layer in sparse_layers(model)):
         raise ValueError(
             "this run's pattern reads parses: plot the pattern itself, pattern=syntax"
         )
-    if not (place / "tokenizer_config.json").is_file():  # transformers would make an empty one
-        raise ValueError(f"{place} has no tokenizer: save it there, beside the model")
-    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
-    return maps_of_text(model, tokenizer, text, pair, head)
+    return maps_of_text(model, saved_tokenizer(place), text, pair, head)
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ def test_long_texts_are_cut(finished_run: Path) -> None:
 
 
 def test_what_cannot_be_drawn(finished_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no model/ to look at a text with"):
+    with pytest.raises(ValueError, match="has no model/: the run is not finished"):
         sentence_maps(tmp_path, TEXT, None, head=0)
     with pytest.raises(ValueError, match="reads parses"):
         sentence_maps(saved(tmp_path / "tree", finished_run, Syntax(hops=1)), TEXT, None, head=0)

@@ -1,0 +1,1 @@
+"""A trained sparse encoder leaves the laboratory: exported, and measured on its own texts."""

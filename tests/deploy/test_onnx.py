@@ -1,0 +1,117 @@
+"""The exported file against PyTorch, by onnxruntime; and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aaa import Axis, Diagonal, Lexical, Local, Pattern, Random, load_sparse, sparsify
+from aaa.deploy import onnx as module
+from aaa.deploy.onnx import Check, check_installed, export_onnx, longest_text
+from tests.conftest import EncoderFactory
+from tests.reference import keep_of
+
+
+def some_gates(model: torch.nn.Module) -> None:
+    """Weights under which some rows and columns are open and others are not."""
+    for name, parameter in model.named_parameters():
+        if ".sparse." in name:
+            torch.nn.init.normal_(parameter, std=1.0)
+
+
+@pytest.mark.slow
+def test_outputs_at_any_length(make_encoder: EncoderFactory, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = sparsify(
+        make_encoder(num_hidden_layers=1), Axis(per_head=True) | Diagonal(num_distances=20)
+    )
+    some_gates(model)
+    model.save_pretrained(tmp_path / "model")
+    checks = export_onnx(tmp_path / "model", tmp_path / "onnx/model.onnx", longest=40)
+    assert {(check.batch, check.tokens) for check in checks} == {
+        (batch, tokens) for batch in (1, 3) for tokens in (2, 17, 20, 40)
+    }
+    assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["model.onnx"]
+    session = onnxruntime.InferenceSession(tmp_path / "onnx/model.onnx")
+    names = [given.name for given in session.get_inputs()]
+    model = load_sparse(tmp_path / "model", executor="dense")
+    opened = set()
+    for lengths in ([5], [33, 2, 31, 9, 16], [40, 39]):
+        keep_BN = keep_of(lengths)
+        ids_BN = torch.randint(5, 30, keep_BN.shape).masked_fill(~keep_BN, 0)
+        texts = {"input_ids": ids_BN, "attention_mask": keep_BN.long()}
+        texts["token_type_ids"] = torch.zeros_like(ids_BN)
+        [actual] = session.run(None, {name: texts[name].numpy() for name in names})
+        with torch.no_grad():
+            expected = model(**texts).logits.numpy()
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+        [mask] = [layer.masks[-1] for layer in model.modules() if hasattr(layer, "masks")]
+        opened |= set((mask.rows_BHN * keep_BN[:, None]).sum(-1).flatten().tolist())
+    assert len(opened) > 3  # the number of rows really differed
+
+
+def test_a_model_that_differs_is_not_kept(
+    make_encoder: EncoderFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparsify(make_encoder(), Axis() | Local(1)).save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(module, "_write", lambda model, names, longest, path: path.touch())
+    monkeypatch.setattr(module, "_compare", lambda *_: [Check(1, 2, 0.0), Check(3, 30, 0.01)])
+    with pytest.raises(ValueError, match=r"1\.0e-02 .* on 3 texts of 30 tokens"):
+        export_onnx(tmp_path / "model", tmp_path / "onnx/model.onnx", longest=40)
+    assert not list((tmp_path / "onnx").iterdir())
+    monkeypatch.setattr(module, "_compare", lambda *_: [Check(1, 2, float("nan"))])
+    with pytest.raises(ValueError, match="nan"):
+        export_onnx(tmp_path / "model", tmp_path / "onnx/model.onnx", longest=40)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [(Random(1), "single cells"), (Lexical(size=1), "reads embeddings of each text")],
+)
+def test_patterns_that_cannot_be_exported(
+    pattern: Pattern, said: str, make_encoder: EncoderFactory, tmp_path: Path
+) -> None:
+    sparsify(make_encoder(), pattern).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=said):
+        export_onnx(tmp_path / "model", tmp_path / "model.onnx", longest=40)
+
+
+def test_the_longest_text(make_encoder: EncoderFactory, tmp_path: Path) -> None:
+    bert, roberta = make_encoder(), make_encoder("Roberta")
+    assert longest_text(bert) == bert.config.max_position_embeddings
+    assert longest_text(roberta) == roberta.config.max_position_embeddings - 2
+    sparsify(bert, Local(1)).save_pretrained(tmp_path / "model")
+    for longest in (10, 4000):
+        with pytest.raises(ValueError, match=f"longest={longest}, but this encoder takes"):
+            export_onnx(tmp_path / "model", tmp_path / "model.onnx", longest)
+    del bert.config.__dict__["max_position_embeddings"]
+    with pytest.raises(ValueError, match="give longest="):
+        longest_text(bert)
+
+
+def test_what_exporting_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="onnx, onnxscript, onnxruntime"):
+        check_installed()
+
+
+def test_saved_models_serve_with_gates_thresholded(
+    make_encoder: EncoderFactory, batch: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """No noise, and no gradient that would keep the fast executors away."""
+    model = sparsify(make_encoder(), Axis() | Local(1))
+    some_gates(model)
+    model.save_pretrained(tmp_path)
+    served = load_sparse(tmp_path)
+    outputs = [served(**batch).logits for _ in range(2)]
+    assert torch.equal(*outputs)
+    for layer in (layer for layer in served.modules() if hasattr(layer, "masks")):
+        [mask] = layer.masks
+        assert not mask.needs_gradient
+        logits = layer.pattern.patterns[0].row
+        assert set(mask.rows_BHN.unique().tolist()) <= {0.0, 1.0}
+        assert logits.weight.requires_grad  # thresholded, not frozen
