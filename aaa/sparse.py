@@ -54,8 +54,9 @@ class SparseSelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         hidden_BND, self.hidden_BND = self.hidden_BND, None
         mask = replace(self.pattern(LayerInput(keep_BN, hidden_BND, text)), window=self.window)
-        # Gradient checkpointing runs the layer again inside backward; that is the same pass.
-        if torch._C._current_graph_task_id() == -1:
+        # Gradient checkpointing runs the layer again inside backward; that is the same pass. (A
+        # compiled model does it within its own graph, in which no layer is called.)
+        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
             self.masks.append(mask)
         return EXECUTORS[self.executor](query, key, value, mask, **kwargs)
 

@@ -97,14 +97,13 @@ def export_onnx(folder: Path, target: Path, longest: int) -> list[Check]:
     model = load_sparse(folder, executor="exportable")
     _check_pattern(model)
     _check_longest(model, longest)
-    names = _input_names(model)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".partial-{target.name}")
     try:
         with _quiet():
-            _write(model, names, longest, partial)
+            write_onnx(model, longest, partial)
         reference = load_sparse(folder, executor="dense")
-        checks = list(_compare(reference, names, longest, partial))
+        checks = list(_compare(reference, longest, partial))
         worst = max(checks, key=lambda check: check.difference)
         if not worst.difference <= TOLERANCE:
             raise ValueError(
@@ -151,7 +150,9 @@ def _input_names(model: PreTrainedModel) -> list[str]:
     return [name for name in INPUTS if name != "token_type_ids" or typed]
 
 
-def _write(model: PreTrainedModel, names: Sequence[str], longest: int, path: Path) -> None:
+def write_onnx(model: PreTrainedModel, longest: int, path: Path) -> None:
+    """Writes an encoder as it is, sparse or not, unchecked; see ``export_onnx``."""
+    names = _input_names(model)
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     tokens = torch.export.Dim("tokens", min=SHORTEST, max=longest)
     example = _texts(model, names, *EXAMPLE_SHAPE)
@@ -168,11 +169,10 @@ def _write(model: PreTrainedModel, names: Sequence[str], longest: int, path: Pat
     program.save(path)
 
 
-def _compare(
-    reference: PreTrainedModel, names: Sequence[str], longest: int, path: Path
-) -> Iterator[Check]:
+def _compare(reference: PreTrainedModel, longest: int, path: Path) -> Iterator[Check]:
     import onnxruntime
 
+    names = _input_names(reference)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -20,6 +20,7 @@ from aaa.attention.dense import dense_attention
 from aaa.attention.triton_axis import triton_attention
 from aaa.masks import SparseMask
 from aaa.patterns import LayerInput, Random
+from aaa.sparse import latest_masks
 from tests.conftest import EncoderFactory
 from tests.reference import keep_of
 
@@ -227,6 +228,22 @@ def test_torch_compile_takes_the_kernels_as_one_operator() -> None:
     torch.testing.assert_close(output, expected)
     actual = torch.autograd.grad(output.square().sum(), inputs)
     torch.testing.assert_close(actual, torch.autograd.grad(expected.square().sum(), inputs))
+
+
+def test_a_compiled_encoder_is_one_graph(make_encoder: EncoderFactory) -> None:
+    """And its masks are those of its latest pass."""
+    model = sparsify(make_encoder(num_hidden_layers=1), Axis() | Local(1), executor="triton")
+    model = model.to(DEVICE).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("row.weight"):
+            torch.nn.init.normal_(parameter)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for _ in range(2):
+        ids_BN = torch.randint(5, 30, (2, 7), device=DEVICE)
+        with torch.inference_mode():
+            output, rows = compiled(input_ids=ids_BN).logits, latest_masks(model)[0].rows_BHN
+            torch.testing.assert_close(output, model(input_ids=ids_BN).logits)
+        assert torch.equal(rows, latest_masks(model)[0].rows_BHN)  # type: ignore[arg-type]
 
 
 def test_the_operator_keeps_torchs_rules() -> None:
