@@ -81,9 +81,12 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
     Args:
         model: an encoder, with or without a head. It is changed in place.
         pattern: for example ``Axis() | Local(2)``.
-        executor: how attention is computed: ``dense`` (the reference), ``sdpa`` (PyTorch's fused
-            attention, for patterns that are not being learned) or ``auto``. Only ``dense`` can
-            return attention probabilities (``output_attentions=True``).
+        executor: how attention is computed, one of ``aaa.attention.EXECUTORS``: ``auto``, which
+            chooses; ``dense`` (the reference); ``gathered`` (the open cells and no others);
+            ``sdpa`` and ``flex`` (PyTorch's fused and its block-sparse attention, for patterns
+            that are not being learned); ``triton`` (axes and diagonals on GPUs); ``exportable``
+            (inference in one graph for all lengths). Only ``dense`` can return attention
+            probabilities (``output_attentions=True``).
 
     Returns:
         The model it was given.

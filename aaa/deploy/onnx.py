@@ -100,8 +100,7 @@ def export_onnx(folder: Path, target: Path, longest: int) -> list[Check]:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".partial-{target.name}")
     try:
-        with _quiet():
-            write_onnx(model, longest, partial)
+        write_onnx(model, longest, partial)
         reference = load_sparse(folder, executor="dense")
         checks = list(_compare(reference, longest, partial))
         worst = max(checks, key=lambda check: check.difference)
@@ -156,7 +155,7 @@ def write_onnx(model: PreTrainedModel, longest: int, path: Path) -> None:
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     tokens = torch.export.Dim("tokens", min=SHORTEST, max=longest)
     example = _texts(model, names, *EXAMPLE_SHAPE)
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         graph = torch.export.export(
             model, (), example, strict=False,
             dynamic_shapes={name: {0: batch, 1: tokens} for name in names},
