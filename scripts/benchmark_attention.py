@@ -346,17 +346,19 @@ def plot(results: dict[str, Any], folder: Path) -> None:
 
     modes = {"forward": "forward", "frozen": "forward and backward",
              "learned": "forward and backward, gates learned"}  # fmt: skip
+    colors: dict[str, str] = {}
     for what, label in (("seconds", "time (ms)"), ("extra_mb", "peak memory of the call (MB)")):
         figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), sharey=True, layout="constrained")
         for axis, (mode, title) in zip(axes, modes.items(), strict=True):
             for key, (x, y) in curves(results, mode, what).items():
                 style = "--" if key.endswith("(fixed)") else "-"
-                axis.plot(x, y, style, marker="o", markersize=3, label=key)
+                color = colors.setdefault(key, f"C{len(colors)}")
+                axis.plot(x, y, style, color=color, marker="o", markersize=3, label=key)
             axis.set(xscale="log", yscale="log", title=title, xlabel="tokens N")
             axis.set_xscale("log", base=2)
             axis.grid(alpha=0.3)
+            axis.legend(fontsize=8)
         axes[0].set_ylabel(label)
-        axes[0].legend(fontsize=8)
         figure.savefig(folder / f"attention_{'time' if what == 'seconds' else 'memory'}.png",
                        dpi=130)  # fmt: skip
         plt.close(figure)
