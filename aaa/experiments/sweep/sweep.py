@@ -108,6 +108,7 @@ class Sweep:
         if self.plugin.dry_run:
             for one in self.to_do.values():
                 self._say(f"would run {one.wanted.label}: {' '.join(one.wanted.overrides)}")
+            self._say_needs()
             return 0
         if self.to_do:
             self._conduct()
@@ -178,6 +179,7 @@ class Sweep:
             "finished": len(finished),
             "to do": len(self.to_do),
             "failed before (retry_failed=true tries again)": max(0, failed),
+            "cells wait for something": sum(bool(one.wanted.needs) for one in self.known),
         }
         told = [f"{number} {name}" for name, number in counts.items() if number]
         self._say(f"{self._name}: {len(self.known)} cells, {len(self.results)} runs: ", *told)
@@ -221,8 +223,7 @@ class Sweep:
         refused = Counter(one.problem for one in self.known if one.problem is not None)
         for problem, number in refused.items():
             self._say(f"{number} cells refused: {problem}")
-        for need, number in Counter(n for k in self.known for n in k.wanted.needs).items():
-            self._say(f"{number} cells need: {need}")
+        self._say_needs()
         statuses = Counter(map(self._status, self.results))
         self._say("", *(f"{number} {status}" for status, number in statuses.items()))
         if self.signal_number is not None or statuses["not done"]:
@@ -233,6 +234,10 @@ class Sweep:
         if statuses["failed"]:
             return 1
         return USER_ERROR if refused or statuses["refused"] else 0
+
+    def _say_needs(self) -> None:
+        for need, number in Counter(n for k in self.known for n in k.wanted.needs).items():
+            self._say(f"{number} cells need: {need}")
 
     def _status(self, run_id: str) -> str:
         if run_id in self.ended:
