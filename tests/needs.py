@@ -6,8 +6,11 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers.normalizers import BertNormalizer
+from transformers import PreTrainedTokenizerFast
 
 from aaa.data.demo import DemoTask
+from aaa.data.wordpiece import wordpiece
 from tests.conllu_files import write_trees
 
 
@@ -38,3 +41,12 @@ def diagonals(folder: Path) -> Path:
         logits_HK[:, [layer, 2 * layer + 1]] = 1.0
     save_file(logits, str(folder / "diagonals.safetensors"))
     return folder / "diagonals.safetensors"
+
+
+VOCABULARY_FILE = Path(__file__).parents[2] / "shared/data/vocab/bert-base-uncased-vocab.txt"
+
+
+def bert_uncased() -> PreTrainedTokenizerFast:
+    """BERT's own tokenizer, from its vocabulary."""
+    words = VOCABULARY_FILE.read_text().splitlines()
+    return wordpiece({word: i for i, word in enumerate(words)}, BertNormalizer(lowercase=True))

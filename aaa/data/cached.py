@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset, Features
 
-from aaa.data.glue import quiet_datasets
+from aaa.data.source import quiet_datasets
 
 # Up to this many rows the work takes about a second, too short for a progress bar.
 QUIET_ROWS = 20_000

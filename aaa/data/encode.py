@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from aaa.data.cached import Batch, cached_map
 from aaa.data.parses import words_column
 from aaa.data.syntax import token_heads
+from aaa.data.tokenizer_identity import tokenizer_identity
 from aaa.fingerprint import hash_json
 
 # To be raised when the code below comes to write other values or columns for the same input.
@@ -119,14 +119,10 @@ def _key(
     fingerprint: str,
 ) -> str:
     """SHA-256 of all that the encoded rows depend on."""
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    # These two are left over from the tokenizer's last call and play no part in the next one.
-    backend.pop("truncation", None)
-    backend.pop("padding", None)
     parts = {
         "format": FORMAT,
         "tokenizers": tokenizers.__version__,
-        "backend": backend,
+        "backend": tokenizer_identity(tokenizer),
         "inputs": tokenizer.model_input_names,
         "truncation_side": tokenizer.truncation_side,
         **({"split_special_tokens": True} if tokenizer.split_special_tokens else {}),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -12,9 +11,10 @@ import datasets
 import numpy as np
 from datasets import Dataset
 
+from aaa.data.source import cache_of_folder, open_source, quiet_datasets
 from aaa.data.task import Task
 from aaa.fingerprint import hash_files, hash_json
-from aaa.places import first_line, local_folder
+from aaa.places import local_folder
 
 T = TypeVar("T")
 
@@ -69,10 +69,9 @@ class GlueTask(Task):
         if self._folder() is None:
             found = self._open(datasets.load_dataset)
         else:
-            # ``datasets`` would cache a folder under its last name, "glue", whatever is in it.
-            cache = Path(datasets.config.HF_DATASETS_CACHE, "by-content", self.fingerprint())
+            cache = cache_of_folder(self.fingerprint())
             with quiet_datasets():
-                found = self._open(datasets.load_dataset, cache_dir=str(cache))
+                found = self._open(datasets.load_dataset, cache_dir=cache)
         return {
             key: self._checked(found[split], split)
             for key, split in self._present(found.keys()).items()
@@ -101,23 +100,9 @@ class GlueTask(Task):
         return local_folder(self.path, "data.path")
 
     def _open(self, opener: Callable[..., T], **options: str) -> T:
-        """Call one of ``datasets``' openers on this task; its errors become ValueErrors."""
-        folder = self._folder()
-        place, revision = (str(folder), None) if folder else (self.path, self.revision)
-        elsewhere = (
-            "nor is there a local folder of that name; data.path may be one, laid out alike"
-        )
-        try:
-            return opener(place, self.configuration or self.name, revision=revision, **options)
-        except ConnectionError as error:
-            raise ValueError(
-                f"task {self.name}: no network: the hub's {place} cannot be reached, {elsewhere}"
-            ) from error
-        except FileNotFoundError as error:
-            advice = "" if folder else f", {elsewhere}"
-            raise ValueError(f"task {self.name}: {first_line(error)}{advice}") from error
-        except ValueError as error:  # says which configurations there are, if not this one
-            raise ValueError(f"task {self.name}: {place}: {first_line(error)}") from error
+        """Call one of ``datasets``' openers on this task."""
+        who, configuration = f"task {self.name}", self.configuration or self.name
+        return open_source(opener, who, self.path, configuration, self.revision, **options)
 
     def _present(self, found: Iterable[object]) -> dict[str, str]:
         """``splits``, every one of which must be among those ``found``."""
@@ -162,16 +147,3 @@ class GlueTask(Task):
         if bad := int((~((labels >= 0) & (labels <= highest))).sum()):
             allowed = "finite and 0 or more" if self.is_regression else f"0 to {highest}"
             raise ValueError(f"{where}: {bad} labels are not {allowed}")
-
-
-@contextmanager
-def quiet_datasets(when: bool = True) -> Iterator[None]:
-    """Switch off the progress bars of ``datasets`` within the block, if ``when`` is true."""
-    if not when or datasets.are_progress_bars_disabled():
-        yield
-        return
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.enable_progress_bars()

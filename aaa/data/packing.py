@@ -1,0 +1,285 @@
+"""A corpus as one long row of token numbers, tokenised once, and read from disk as it is needed.
+
+On disk it is a folder of parts, each the tokens of some thousand documents, so that work that was
+interrupted goes on with the first part that is missing, and that no part need fit the memory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from datasets import Dataset
+from filelock import FileLock, Timeout
+from tokenizers import Tokenizer
+
+from aaa.data.corpus import TEXT, Corpus
+from aaa.data.tokenizer_identity import tokenizer_identity
+from aaa.fingerprint import hash_json
+
+if TYPE_CHECKING:  # workers come up sooner without it
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # to be raised when the code below comes to write other tokens for the same input
+DOCUMENTS_A_PART = 1000
+DOCUMENTS_AT_ONCE = 100  # handed to the tokenizer together
+SUMMARY = "summary.json"  # written last: the folder is whole
+
+Progress = Callable[[int, int], None]  # told how many documents are done, of how many
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Documents of a split, by their numbers, that are tokenised to one file."""
+
+    split: str
+    number: int
+    documents: np.ndarray
+
+    @property
+    def file(self) -> str:
+        return f"{self.split}-{self.number:05d}.npy"
+
+
+class TokenStream:
+    """The tokens of all documents of a split, each document followed by a separator.
+
+    Args:
+        parts: arrays of token numbers, memory-mapped or not, one after the other.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self.parts = [part for part in parts if len(part)]
+        self.ends = np.cumsum([0, *map(len, self.parts)])[1:]
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens ``start`` to ``stop``, as many as there are; shape (tokens,)."""
+        first = int(np.searchsorted(self.ends, start, side="right"))
+        pieces = []
+        for part, end in zip(self.parts[first:], self.ends[first:], strict=True):
+            begin = int(end) - len(part)
+            pieces.append(part[max(0, start - begin) : stop - begin])
+            if stop <= end:
+                break
+        return np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
+
+
+def pack(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: float,
+    cache_dir: Path,
+    num_workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, TokenStream]:
+    """Tokenise a corpus, or read what was tokenised before.
+
+    Nothing is cut and nothing left out but documents without any token, which are counted.
+
+    Args:
+        corpus: the documents.
+        tokenizer: a fast tokenizer with a separator.
+        held_out: share of the documents that make the ``validation`` split: every n-th.
+        cache_dir: folder of the cache. Processes that ask for the same at once do it once.
+        num_workers: processes that tokenise.
+        progress: told of the documents that are done.
+
+    Returns:
+        ``train`` and ``validation``.
+
+    Raises:
+        ValueError: if the tokenizer is not a fast one, or a split would be empty.
+    """
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path} has no fast version (a tokenizer.json)"
+        )
+    key = hash_json(
+        [FORMAT, corpus.fingerprint(), tokenizer_identity(tokenizer), held_out, DOCUMENTS_A_PART]
+    )
+    folder = cache_dir / "tokens" / key
+    if not (folder / SUMMARY).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder, corpus.name):
+            if not (folder / SUMMARY).exists():
+                _tokenise(corpus, tokenizer, held_out, folder, num_workers, progress)
+    return {
+        split: TokenStream(
+            [np.load(file, mmap_mode="r") for file in sorted(folder.glob(f"{split}-*.npy"))]
+        )
+        for split in ("train", "validation")
+    }
+
+
+def _tokenise(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: float,
+    folder: Path,
+    num_workers: int,
+    progress: Progress | None,
+) -> None:
+    documents = corpus.load()
+    parts = _parts(len(documents), held_out, corpus.name)
+    missing = [part for part in parts if not (folder / part.file).exists()]
+    done = len(documents) - sum(len(part.documents) for part in missing)
+    if done:
+        log.info("%d of %d documents were tokenised before", done, len(documents))
+    separator = tokenizer.sep_token_id
+    writer = PartWriter(documents, DocumentTokenizer.of(tokenizer), folder)
+    for part in _written(writer, missing, num_workers):
+        done += len(part.documents)
+        if progress is not None:
+            progress(done, len(documents))
+    written = {part: np.load(folder / part.file, mmap_mode="r") for part in parts}
+    tokens = dict.fromkeys(("train", "validation"), 0)
+    full = 0
+    for part, ids in written.items():
+        tokens[part.split] += len(ids)
+        full += int(np.count_nonzero(ids == separator))
+    summary = tokens | {"documents": len(documents), "empty": len(documents) - full}
+    log.info(
+        "%s: %d documents (%d empty), %d tokens to train on, %d held out",
+        corpus.name, len(documents), summary["empty"], tokens["train"], tokens["validation"],
+    )  # fmt: skip
+    _write_atomically(folder / SUMMARY, lambda file: file.write(json.dumps(summary).encode()))
+
+
+def _parts(count: int, held_out: float, name: str) -> list[Part]:
+    every = round(1 / held_out)
+    if every < 2 or count < every:
+        raise ValueError(
+            f"data.held_out={held_out:g} of the {count} documents of {name} leaves none to train "
+            "on or none to hold out"
+        )
+    numbers = np.arange(count)
+    is_held_out = numbers % every == every - 1
+    return [
+        Part(split, start // DOCUMENTS_A_PART, own[start : start + DOCUMENTS_A_PART])
+        for split, own in (("validation", numbers[is_held_out]), ("train", numbers[~is_held_out]))
+        for start in range(0, len(own), DOCUMENTS_A_PART)
+    ]
+
+
+class DocumentTokenizer:
+    """Makes a row of tokens of documents, each that has any followed by a separator.
+
+    Args:
+        definition: of the tokenizer, as ``tokenizers`` writes it, so that it can travel to other
+            processes.
+        separator: number of the separator.
+    """
+
+    def __init__(self, definition: str, separator: int) -> None:
+        self.definition, self.separator = definition, separator
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> DocumentTokenizer:
+        """That of a fast tokenizer."""
+        return cls(tokenizer.backend_tokenizer.to_str(), tokenizer.sep_token_id)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"definition": self.definition, "separator": self.separator}
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        """Token numbers, in as few bytes as the vocabulary allows; shape (tokens,)."""
+        pieces: list[np.ndarray] = []
+        for encoded in self._backend.encode_batch_fast(texts, add_special_tokens=False):
+            if len(encoded):
+                pieces += [np.array(encoded.ids, self._kind), self._end]
+        return np.concatenate(pieces) if pieces else np.empty(0, self._kind)
+
+    @cached_property
+    def _backend(self) -> Tokenizer:
+        tokenizer = Tokenizer.from_str(self.definition)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # an article that says "[SEP]" means the word
+        return tokenizer
+
+    @cached_property
+    def _kind(self) -> type:
+        small = self._backend.get_vocab_size() <= np.iinfo(np.uint16).max + 1
+        return np.uint16 if small else np.uint32
+
+    @cached_property
+    def _end(self) -> np.ndarray:
+        return np.array([self.separator], self._kind)
+
+
+class PartWriter:
+    """Tokenises documents and writes parts; travels to other processes."""
+
+    def __init__(self, documents: Dataset, tokenise: DocumentTokenizer, folder: Path) -> None:
+        self.documents, self.tokenise, self.folder = documents, tokenise, folder
+
+    def __call__(self, part: Part) -> Part:
+        """Writes a part's file, whole or not at all."""
+        batches = self.documents.select(part.documents).iter(DOCUMENTS_AT_ONCE)
+        ids = np.concatenate([self.tokenise(batch[TEXT]) for batch in batches])
+        _write_atomically(self.folder / part.file, lambda file: np.save(file, ids))
+        return part
+
+
+def _written(writer: PartWriter, parts: list[Part], num_workers: int) -> Iterator[Part]:
+    """Yields parts as they are done."""
+    if num_workers == 1 or len(parts) < 2:
+        yield from map(writer, parts)
+        return
+    # Not forked from this process, which has threads, but from one that has imported this alone.
+    served = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if served else "spawn")
+    if served:
+        context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(min(num_workers, len(parts)), context, _one_thread) as pool:
+        futures: list[Future[Part]] = [pool.submit(writer, part) for part in parts]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    """In each worker: as many workers as cores are enough."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+        write(file)
+    Path(file.name).replace(path)
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Holds the folder's lock; says so if another process does the work meanwhile."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that is tokenising %s", name)
+        lock.acquire()
+    try:
+        for left_over in folder.glob("*.partial"):  # of a process that was killed
+            left_over.unlink()
+        yield
+    finally:
+        lock.release()
