@@ -1,5 +1,5 @@
-"""Encoders to put patterns into: pre-trained ones, and a tiny one for the demo."""
+"""Encoders to put patterns into: pre-trained ones, new ones, and a tiny one for the demo."""
 
-from aaa.models.encoder import Encoder
+from aaa.models.encoder import Encoder, Pretrainable, Start
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "Pretrainable", "Start"]

@@ -7,8 +7,21 @@ from abc import ABC, abstractmethod
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
-class Encoder(ABC):
-    """Where an encoder, its tokenizer and its weights come from."""
+class Start(ABC):
+    """What a training starts from."""
+
+    @property
+    @abstractmethod
+    def num_layers(self) -> int:
+        """How many self-attentions the encoder runs one after the other."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Identifies weights and tokenizer: equal strings mean equal starts."""
+
+
+class Encoder(Start):
+    """An encoder with a tokenizer of its own: where it, that and its weights come from."""
 
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -21,11 +34,16 @@ class Encoder(ABC):
         What is new is drawn from torch's current random state.
         """
 
-    @property
-    @abstractmethod
-    def num_layers(self) -> int:
-        """How many self-attentions the encoder runs one after the other."""
+
+class Pretrainable(Start):
+    """An encoder that can be trained as a masked language model."""
 
     @abstractmethod
-    def fingerprint(self) -> str:
-        """Identifies the weights and the tokenizer: equal strings mean equal encoders."""
+    def masked_lm(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+        """The dense encoder in float32 under a masked language model's head.
+
+        What is new is drawn from torch's current random state.
+
+        Args:
+            tokenizer: that of its training data; only encoders without one of their own read it.
+        """

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -19,22 +20,23 @@ from transformers import (
 )
 
 from aaa.fingerprint import hash_files
-from aaa.models.encoder import Encoder
+from aaa.models.encoder import Encoder, Pretrainable
 from aaa.places import first_line, local_folder
 from aaa.record import drop_record
 from aaa.saved import quiet_transformers
 
 log = logging.getLogger(__name__)
 
-Loaded = TypeVar("Loaded")
+EXPORT = "model"  # where a run's directory has its encoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainedEncoder(Encoder):
+class PretrainedEncoder(Encoder, Pretrainable):
     """An encoder with the weights that its authors published.
 
     Args:
-        path: hub id (``bert-base-cased``) or local folder with config, safetensors and tokenizer.
+        path: hub id (``bert-base-cased``), local folder with config, safetensors and tokenizer, or
+            the directory of a finished run.
         revision: of the hub; None for its main branch.
 
     Raises:
@@ -60,15 +62,28 @@ class PretrainedEncoder(Encoder):
         Raises:
             ValueError: also if weights do not have the shapes that the config says.
         """
+        return self._load(AutoModelForSequenceClassification, num_labels=num_labels)
+
+    def masked_lm(self, tokenizer: PreTrainedTokenizerFast | None = None) -> PreTrainedModel:
+        """The encoder in float32 under its masked language model's head, a new one if it has none.
+
+        Gates stay behind, as in ``classifier``.
+
+        Raises:
+            ValueError: also if weights do not have the shapes that the config says.
+        """
+        return self._load(AutoModelForMaskedLM)
+
+    def _load(self, kind: Any, **options: Any) -> PreTrainedModel:
         with self._clear_errors("model"), quiet_transformers():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            model, report = kind.from_pretrained(
                 self._location(),
                 revision=self.revision,
-                num_labels=num_labels,
                 dtype=torch.float32,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # a head of another task
                 output_loading_info=True,
+                **options,
             )
         pattern = drop_record(model.config)
         if pattern is not None:
@@ -99,6 +114,8 @@ class PretrainedEncoder(Encoder):
 
     def _location(self) -> str | Path:
         folder = local_folder(self.path, "model.path")
+        if folder is not None and (folder / EXPORT / "config.json").is_file():
+            return folder / EXPORT
         if folder is not None and not (folder / "config.json").is_file():
             raise ValueError(
                 f"model.path: {folder} is no Hugging Face model: it has no config.json"

@@ -9,11 +9,19 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from aaa.data.demo.lexicon import vocabulary
 from aaa.fingerprint import hash_json
-from aaa.models.encoder import Encoder
+from aaa.models.encoder import Encoder, Pretrainable
+from aaa.models.pretrained import PretrainedEncoder
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 INITIALISATION_VERSION = 1  # to be raised with every change to how the weights start
@@ -27,7 +35,7 @@ NOISE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class TinyEncoder(Encoder):
+class TinyEncoder(Encoder, Pretrainable):
     """A BERT that is trained from scratch on the demo tasks within a few hundred steps.
 
     A Transformer that starts from BERT's usual noise spends its first thousands of steps on
@@ -50,6 +58,8 @@ class TinyEncoder(Encoder):
         layers: Number of layers. Three can gather a neighbourhood, compare it and sum up.
         heads: From 2 to 4, so that a head is as wide as the positions or wider.
         max_position_embeddings: The most tokens a text or pair may have.
+        path: Where given, the encoder is the one that ``aaa pretrain`` left there (a run's
+            directory or a model's folder), whatever the sizes above say.
 
     Raises:
         ValueError: If a size does not fit the above.
@@ -59,6 +69,7 @@ class TinyEncoder(Encoder):
     layers: int = 3
     heads: int = 2
     max_position_embeddings: int = 64
+    path: str | None = None
 
     def __post_init__(self) -> None:
         """Check the sizes."""
@@ -75,6 +86,8 @@ class TinyEncoder(Encoder):
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """One token for each word of the demo, lowercased; pairs as BERT marks them."""
+        if self._pretrained is not None:
+            return self._pretrained.tokenizer()
         words = (*SPECIAL_TOKENS, *vocabulary())
         token_ids = {word: token_id for token_id, word in enumerate(words)}
         tokenizer = Tokenizer(models.WordLevel(token_ids, unk_token="[UNK]"))
@@ -96,7 +109,7 @@ class TinyEncoder(Encoder):
             model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         )
 
-    def classifier(self, num_labels: int) -> BertForSequenceClassification:
+    def classifier(self, num_labels: int) -> PreTrainedModel:
         """A new model with a head of ``num_labels`` outputs, drawn from torch's current seed.
 
         Raises:
@@ -104,7 +117,25 @@ class TinyEncoder(Encoder):
         """
         if num_labels < 1:
             raise ValueError(f"num_labels must be 1 or more, not {num_labels}")
-        config = BertConfig(
+        if self._pretrained is not None:
+            return self._pretrained.classifier(num_labels)
+        model = BertForSequenceClassification(self._config(num_labels=num_labels))
+        self._start(model.bert)
+        with torch.no_grad():
+            nn.init.xavier_normal_(model.bert.pooler.dense.weight)
+            nn.init.normal_(model.classifier.weight, std=self.hidden_size**-0.5)
+        return model
+
+    def masked_lm(self, tokenizer: PreTrainedTokenizerFast | None = None) -> PreTrainedModel:
+        """The same start under a masked language model's head, tied to the words' embeddings."""
+        if self._pretrained is not None:
+            return self._pretrained.masked_lm()
+        model = BertForMaskedLM(self._config())
+        self._start(model.bert)
+        return model
+
+    def _config(self, **further: Any) -> BertConfig:
+        return BertConfig(
             vocab_size=len(SPECIAL_TOKENS) + len(vocabulary()),
             hidden_size=self.hidden_size,
             num_hidden_layers=self.layers,
@@ -113,26 +144,31 @@ class TinyEncoder(Encoder):
             max_position_embeddings=self.max_position_embeddings,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
-            num_labels=num_labels,
+            **further,
         )
-        model = BertForSequenceClassification(config)
-        with torch.no_grad():
-            _start_embeddings(model.bert.embeddings)
-            for layer in model.bert.encoder.layer:
-                _start_attention(layer.attention, self.heads)
-                nn.init.xavier_normal_(layer.intermediate.dense.weight)
-                nn.init.xavier_normal_(layer.output.dense.weight)
-            nn.init.xavier_normal_(model.bert.pooler.dense.weight)
-            nn.init.normal_(model.classifier.weight, std=self.hidden_size**-0.5)
-        return model
+
+    @torch.no_grad()
+    def _start(self, bert: BertModel) -> None:
+        """Draws the weights as the class says."""
+        _start_embeddings(bert.embeddings)
+        for layer in bert.encoder.layer:
+            _start_attention(layer.attention, self.heads)
+            nn.init.xavier_normal_(layer.intermediate.dense.weight)
+            nn.init.xavier_normal_(layer.output.dense.weight)
+
+    @property
+    def _pretrained(self) -> PretrainedEncoder | None:
+        return None if self.path is None else PretrainedEncoder(path=self.path)
 
     @property
     def num_layers(self) -> int:
         """How many self-attentions the encoder runs one after the other."""
-        return self.layers
+        return self.layers if self._pretrained is None else self._pretrained.num_layers
 
     def fingerprint(self) -> str:
         """What decides the model before training (but the seed): sizes, words, initialisation."""
+        if self._pretrained is not None:
+            return self._pretrained.fingerprint()
         words = hash_json(vocabulary())[:12]
         return (
             f"tiny-v{INITIALISATION_VERSION}-{self.hidden_size}x{self.layers}"

@@ -1,5 +1,9 @@
 """The demo's tiny encoder: its tokenizer, its start, and what it refuses."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 
@@ -96,7 +100,7 @@ def test_fingerprint_tells_encoders_apart() -> None:
         ),
     ],
 )
-def test_sizes_that_do_not_fit_are_errors(sizes: dict[str, int], message: str) -> None:
+def test_sizes_that_do_not_fit_are_errors(sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TinyEncoder(**sizes)
 
