@@ -1,4 +1,4 @@
-"""How training is brought to its target rho: the hinge of Eq. 10, or a multiplier.
+"""How training is brought to its target rho: the hinge of Eq. 10, a multiplier, or a price.
 
 Shape suffixes: B batch, N true lengths (an entry for each length from 0 on).
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from aaa.objective import sparsity_by_length
 from aaa.patterns.base import Pattern
 
-Kind = Literal["hinge", "dual", "search"]
+Kind = Literal["hinge", "dual", "search", "l1"]
 AlphaSchedule = Literal["constant", "linear"]
 
 INTEGRAL_TIME = 0.2  # share of training in which a small gap that stays doubles its force
@@ -24,8 +24,8 @@ NEAR = 0.02  # a gap counts for no more in the integral: far from the target it 
 LENGTH_BINS = 8
 
 # Of each control, where none is given: dual's factor meets gaps of a percent, the hinge's is
-# tuned on STS-B, and a search begins low, since it raises its own.
-USUAL_ALPHA = {"dual": 100.0, "hinge": 30.0, "search": 2.0}
+# tuned on STS-B, a search begins low, since it raises its own, and SparseBERT's is its class's.
+USUAL_ALPHA = {"dual": 100.0, "hinge": 30.0, "search": 2.0, "l1": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,17 @@ class SparsityControl:
     may be negative, so that gates open again above the target, and one run ends at the target.
     ``search`` is the paper's procedure: the hinge with both schedules of alpha, alpha raised until
     the target is met, and the best of those runs (``aaa.experiments.search``).
+    ``l1`` is SparseBERT's (Shi et al., 2021): ``alpha * |M|_1``, every open cell of every head's
+    mask has a price; where rho ends is what comes of it, and no target is read. Theirs is one mask
+    for all layers, of 128 x 128 cells; here the mean over layers and texts, of N x N each.
 
     Args:
         target: rho to end at, in [0, 1); or ``match:<pattern>``, the rho that a fixed pattern of
             conf/pattern has on the task's development set (to be resolved before training);
             ``match:<pattern>:<source>`` for one that is copied from a trained model.
-        control: ``hinge``, ``dual`` or ``search``.
-        alpha: the factor of the gap; where a search begins. None for ``USUAL_ALPHA``'s.
+        control: ``hinge``, ``dual``, ``search`` or ``l1``.
+        alpha: the factor of the gap; where a search begins; the price of a cell (SparseBERT's
+            lambda: 1e-4 to 1e-1). None for ``USUAL_ALPHA``'s.
         alpha_schedule: of the hinge: ``constant``, or ``linear``: from 0 to ``alpha`` at half of
             training, then constant. These are the paper's two.
         margin: added to the target in training. The hinge has no force at its corner, so the task
@@ -101,18 +105,25 @@ class SparsityControl:
                 )
 
     @property
+    def has_target(self) -> bool:
+        """Whether there is a rho to be reached."""
+        return self.control != "l1"
+
+    @property
     def matched_pattern(self) -> str | None:
         """The pattern whose rho is to be matched, or None where the target is a number."""
-        return self._matched[0] if isinstance(self.target, str) else None
+        return self._matched[0]
 
     @property
     def matched_source(self) -> str | None:
         """The run or folder that the matched pattern is copied from, if it is."""
-        return self._matched[1] or None if isinstance(self.target, str) else None
+        return self._matched[1] or None
 
     @property
-    def _matched(self) -> tuple[str, str]:
-        name, _, source = str(self.target).removeprefix("match:").partition(":")
+    def _matched(self) -> tuple[str | None, str]:
+        if not isinstance(self.target, str) or not self.has_target:
+            return None, ""
+        name, _, source = self.target.removeprefix("match:").partition(":")
         return name, source
 
     @property
@@ -198,6 +209,7 @@ class Controller(nn.Module):
         settings: see there.
         by_length: the target and the weight of each text.
         num_batches: batches of the whole training; several make a step where they accumulate.
+        num_heads: attention heads of a layer; ``l1`` counts the cells of each.
     """
 
     target_N: Tensor
@@ -205,11 +217,15 @@ class Controller(nn.Module):
     integral: Tensor
 
     def __init__(
-        self, settings: SparsityControl, by_length: LengthTarget, num_batches: int
+        self,
+        settings: SparsityControl,
+        by_length: LengthTarget,
+        num_batches: int,
+        num_heads: int = 1,
     ) -> None:
         super().__init__()
         assert settings.control != "search", "a search is made of runs under the hinge"
-        self.settings, self.num_batches = settings, num_batches
+        self.settings, self.num_batches, self.num_heads = settings, num_batches, num_heads
         self.register_buffer("target_N", by_length.target_N, persistent=False)
         self.register_buffer("weight_N", by_length.weight_N, persistent=False)
         self.register_buffer("integral", torch.zeros((), dtype=torch.float64))
@@ -232,6 +248,9 @@ class Controller(nn.Module):
             average: over processes, of a tensor without gradient.
         """
         settings = self.settings
+        if settings.control == "l1":
+            self.alpha = settings.strength
+            return self.alpha * (self.num_heads * lengths_B**2 * (1 - rho_B)).mean()
         assert not isinstance(settings.target, str), "match:<pattern> was not resolved"
         ramp = settings.ramp_at(progress)
         self.target = settings.target * ramp
