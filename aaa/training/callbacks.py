@@ -1,4 +1,4 @@
-"""What a run needs around its training loop: a place to come back to, and a clean stop."""
+"""What a run needs around its training loop: a clean stop, and how fast it was."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from aaa.training.checkpoints import ResumePoint, ends_step
 from aaa.training.finetune import FineTune
 
 
@@ -23,44 +23,6 @@ class Interrupted(Exception):
     def __init__(self, step: int, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
         self.step, self.signal_number = step, signal_number
-
-
-class ResumePoint(Callback):
-    """Keeps ``last.ckpt``, the state of a run at its latest checkpoint, replaced atomically.
-
-    Args:
-        path: where it lies. It exists once a run has reached ``every_steps`` or was stopped.
-        every_steps: optimiser steps from one to the next.
-        label: what a checkpoint says besides Lightning's state.
-    """
-
-    def __init__(self, path: Path, every_steps: int, label: Mapping[str, str]) -> None:
-        self.path, self.every_steps, self.label = path, every_steps, label
-        self._saved_at = 0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A resumed run's state is on disk already."""
-        self._saved_at = trainer.global_step
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Writes the label."""
-        checkpoint.update(self.label)
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Saves when it is time."""
-        if trainer.global_step >= self._saved_at + self.every_steps:
-            self.save(trainer)
-
-    def save(self, trainer: Trainer) -> None:
-        """Saves now; all processes must call it."""
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.path)
-        self._saved_at = trainer.global_step
-        trainer.strategy.barrier("resume point")
 
 
 class Heartbeat(Callback):
@@ -119,8 +81,17 @@ class StopOnSignal(Callback):
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         """Writes the checkpoint if a signal came in."""
+        if not ends_step(trainer, batch_idx):
+            return
         received = self._received
         if trainer.world_size > 1:
             received = trainer.strategy.broadcast(received)

@@ -113,12 +113,41 @@ class TrainingSettings:
         """Processes over all machines."""
         return self.devices * self.num_nodes
 
+    @property
+    def examples_a_step(self) -> int:
+        """Examples of one optimiser step, over all micro-steps and processes."""
+        return self.batch_size * self.accumulate * self.world_size
+
     def total_steps(self, batches_per_epoch: int) -> int:
         """Optimiser steps of the whole run, given the global batches in one epoch."""
         if self.max_steps is not None:
             return self.max_steps
         assert self.max_epochs is not None
         return max(1, round(self.max_epochs * batches_per_epoch / self.accumulate))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingSettings(TrainingSettings):
+    """What decides the numbers of a pre-training run besides.
+
+    Args:
+        masked: share of the tokens that are hidden and to be predicted.
+        spike: training stops at a step whose loss is so many times the running mean of the losses
+            before it; None for no such limit.
+
+    Raises:
+        ValueError: naming the field that is out of range.
+    """
+
+    masked: float
+    spike: float | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("keep", self.keep == "last", "last: pre-training has no best to go back to")
+        self._require("masked", _is_number(self.masked) and 0 < self.masked < 1, "between 0 and 1")
+        spike = self.spike
+        self._require("spike", spike is None or (_is_number(spike) and spike > 1), "above 1")
 
 
 def _is_number(value: object) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from aaa.training.callbacks import ResumePoint, StopOnSignal
-from aaa.training.finetune import _noise_seed
 from aaa.training.loggers import CsvLogger
+from aaa.training.module import _noise_seed
 
 
 def rows(path: Path) -> list[list[str]]:
