@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ aaa: sparse attention patterns for Transformer encoders, fixed and learned
   aaa finetune -m pattern=full,aaa seed=0,1,2         ... or many
   aaa finetune -m +table=4 [scale=small]              ... or those of a table of the paper
   aaa finetune --help                                 every choice and every value
+  aaa pretrain [choice=name ...] [value=number ...]   pre-train an encoder, likewise
   aaa table 4 | aaa table [runs ...]                  a table of the paper, or of any runs
   aaa plot pattern=NAME | run=RUN [text="..."]        pictures of patterns, masks and runs
   aaa bench run=RUN                                   what its masks save: time and memory
@@ -35,6 +37,7 @@ def main() -> None:
     command, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     commands: dict[str, Callable[[list[str]], int]] = {
         "finetune": finetune,
+        "pretrain": partial(train, "pretrain"),
         "table": table,
         "plot": plot,
         "bench": bench,
@@ -61,18 +64,29 @@ def finetune(arguments: list[str]) -> int:
 
         _run_hydra("finetune", arguments, do_cell)
         return 0
+    return train("finetune", arguments)
+
+
+def train(command: str, arguments: list[str]) -> int:
+    """One run, or with ``-m`` many, one after the other."""
     outcomes: list[Outcome] = []
+    refusals: list[str] = []
 
     def task(config: DictConfig) -> None:
         from aaa.experiments.run import run  # torch and transformers take seconds to import
 
         try:
-            outcomes.append(run(config))
-        except ValueError as error:
-            fail(str(error))
+            outcome = run(config)
+        except ValueError as error:  # one job's config is wrong: the others of a multirun go on
+            refusals.append(str(error))
+            print(f"aaa: {error}", file=sys.stderr)
+            return
+        if outcome.signal_number is not None:  # the whole multirun was meant
+            sys.exit(128 + outcome.signal_number)
+        outcomes.append(outcome)
 
-    _run_hydra("finetune", arguments, task)
-    return _conclude(outcomes)
+    _run_hydra(command, arguments, task)
+    return USER_ERROR if refusals else _conclude(outcomes)
 
 
 def table(arguments: list[str]) -> int:
@@ -130,19 +144,19 @@ def _run_hydra(config_name: str, arguments: list[str], task: Callable[[DictConfi
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from aaa.experiments.configs import explain
+    from aaa.experiments.configs import config_source, explain
     from aaa.experiments.console import set_up_logging
-    from aaa.places import config_folder
 
     set_up_logging()
     # Hydra then raises its errors instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # argparse wants the flag before or after all overrides, people type it anywhere.
     arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
-    sys.argv = [f"aaa {config_name}", *arguments]
-    entry = hydra.main(
-        version_base="1.3", config_path=str(config_folder()), config_name=config_name
-    )
+    folder, beneath = config_source(config_name)
+    # By its own flag, or --help would not list what is there.
+    path = [] if beneath is None else ["--config-dir", str(beneath)]
+    sys.argv = [f"aaa {config_name}", *path, *arguments]
+    entry = hydra.main(version_base="1.3", config_path=str(folder), config_name=config_name)
     try:
         entry(task)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -164,9 +178,6 @@ def _conclude(outcomes: list[Outcome]) -> int:
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         console.print(f"see {outcome.directory / 'run.log'}", soft_wrap=True)
-    [stopped] = [outcome.signal_number for outcome in outcomes] or [None]
-    if stopped is not None:
-        return 128 + stopped
     if outcomes and not failed:
         folders = {str(outcome.directory.parent) for outcome in outcomes}
         console.print(f"next: aaa table {' '.join(sorted(folders))}", soft_wrap=True)

@@ -12,6 +12,11 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def pretraining_config_folder() -> Path:
+    """conf_pretrain/, beside conf/: what ``aaa pretrain`` has in place of the groups there."""
+    return config_folder().with_name("conf_pretrain")
+
+
 def local_folder(path: str, option: str) -> Path | None:
     """The folder that ``path`` names, or None if it is to be looked up on the hub.
 

@@ -22,7 +22,7 @@ def test_help_is_quick_and_lists_the_commands() -> None:
     started = time.perf_counter()
     done = aaa("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("aaa finetune", "aaa table"))
+    assert all(name in done.stdout for name in ("aaa finetune", "aaa pretrain", "aaa table"))
     assert time.perf_counter() - started < 2
 
 
@@ -39,10 +39,17 @@ def test_help_of_finetune_lists_choices() -> None:
     assert "sparsity" in done.stdout
 
 
+def test_help_of_pretrain_lists_choices() -> None:
+    done = aaa("pretrain", "--help")
+    assert done.returncode == 0
+    assert "corpus: demo_corpus, wikipedia" in done.stdout
+    assert "pattern: aaa, aaa_columns" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["finetun"], "unknown command 'finetun'; known commands: finetune, table"),
+        (["finetun"], "unknown command 'finetun'; known commands: finetune, pretrain, table"),
         (["finetune", "pattern=locla2"], "local2_global2"),
         (["finetune", "task=colla"], "cola"),
         (["finetune", "training.lerning_rate=1"], "lerning_rate"),
@@ -50,6 +57,14 @@ def test_help_of_finetune_lists_choices() -> None:
         (["finetune", "sparsity.target=1.5"], "sparsity.target"),
         (["finetune", "sparsity.target=0.97"], "out of reach"),
         (["finetune", "task=rte", "data.path=./nowhere"], "there is no folder './nowhere'"),
+        (["pretrain", "task=cola"], "Could not override 'task'"),
+        (
+            ["pretrain", "corpus=wikipedia", "data.path=./nowhere"],
+            "there is no folder './nowhere'",
+        ),
+        (["pretrain", "corpus=wikipedia", "data.path=no/such"], "no/such"),
+        (["pretrain", "pattern=syntax"], "dependency parses"),
+        (["pretrain", "data.max_length=65"], "takes at most 64 tokens"),
         (["table", "nowhere"], "there is no folder nowhere"),
     ],
 )
@@ -91,5 +106,5 @@ def test_an_unexpected_failure_exits_with_1(
 
     monkeypatch.setattr(run_module, "_work", fail)
     small = ["task.num_train=16", "task.num_validation=8", f"run.output_dir={tmp_path}"]
-    assert cli.finetune(small) == 1
+    assert cli.train("finetune", small) == 1
     assert "no such luck" in capsys.readouterr().err

@@ -11,12 +11,13 @@ from omegaconf import OmegaConf
 
 from aaa.data.imdb import ImdbTask
 from aaa.data.task import Task
-from aaa.experiments.configs import compose_config, config_folder
+from aaa.experiments.configs import compose_config
 from aaa.experiments.plan import make_plan
 from aaa.experiments.run import run
 from aaa.models import Encoder
 from aaa.models.lra import LraEncoder
 from aaa.patterns import Pattern
+from aaa.places import config_folder
 from tests.needs import overrides_for
 
 

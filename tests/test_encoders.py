@@ -24,9 +24,9 @@ from aaa import (
     sparsity,
     sparsity_loss,
 )
-from aaa.experiments.configs import config_folder
 from aaa.experiments.plan import build_pattern, named_pattern
 from aaa.patterns import LayerInput, LayerSite
+from aaa.places import config_folder
 from aaa.sparse import sparse_layers
 from tests.conftest import EncoderFactory
 from tests.encoders import (

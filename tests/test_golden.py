@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from aaa.experiments.configs import compose_config, config_folder
+from aaa.experiments.configs import compose_config
 from aaa.experiments.run import run
+from aaa.places import config_folder
 from tests.needs import overrides_for
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aaa.experiments.plan import Plan
+    from aaa.experiments.job import Job
 
 # Seconds that workers get to finish their step and write a checkpoint when they are stopped.
 STOP_SECONDS = 120
@@ -27,7 +27,7 @@ def process_rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
-def check_world(plan: Plan) -> None:
+def check_world(plan: Job) -> None:
     """Checks that as many processes can be there as the config asks for.
 
     Raises:
@@ -46,11 +46,11 @@ def check_world(plan: Plan) -> None:
     elif nodes > 1:
         raise ValueError(
             f"training.num_nodes={nodes} needs torchrun or srun to start the processes: "
-            f"torchrun --nnodes {nodes} --nproc-per-node {devices} -m aaa finetune ..."
+            f"torchrun --nnodes {nodes} --nproc-per-node {devices} -m aaa {plan.command} ..."
         )
 
 
-def launch_workers(plan: Plan) -> int | None:
+def launch_workers(plan: Job) -> int | None:
     """Runs one worker a device on the run's saved config, and waits for them.
 
     A worker reads config.yaml and no command line, so it can neither start a sweep again nor make

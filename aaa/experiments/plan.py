@@ -3,51 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
 from typing import Any
 
-import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from aaa.control import SparsityControl
 from aaa.data.parses import Parses, open_parses
 from aaa.data.task import Task
-from aaa.fingerprint import hash_json
+from aaa.experiments.job import Job, build, check_devices, check_seed, find_runs, identity
 from aaa.models import Encoder
 from aaa.patterns import InLayers, Pattern
-from aaa.places import config_folder, first_line
+from aaa.places import config_folder
 from aaa.training.settings import TrainingSettings
 
-ID_LENGTH = 12
 IN_LAYERS = ("layers", "elsewhere")  # keys that any pattern's config may have
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A run's config turned into objects, all of them cheap: nothing is loaded yet."""
+class Plan(Job):
+    """A fine-tuning run: an encoder under a pattern on a task."""
 
-    config: DictConfig
-    task: Task
-    pattern: Pattern
     encoder: Encoder
-    control: SparsityControl | None
-    settings: TrainingSettings
+    task: Task
     parses: Parses | None  # of the texts, where the pattern reads them
-    run_id: str
-    cell_id: str  # the run's identity but for its seed: what a table averages over
+
+    folder = "runs"
+    command = "finetune"
 
     @property
-    def directory(self) -> Path:
-        """Where everything of the run lies."""
-        return Path(self.config.run.output_dir) / "runs" / self.run_id
+    def subject(self) -> str:
+        """The task."""
+        return self.task.name
 
     @property
-    def title(self) -> str:
-        """How the run is called on a screen."""
-        names = self.config.names
-        return f"{self.task.name} · {names.pattern} · {names.model} · seed {self.config.seed}"
+    def headline(self) -> str:
+        """The task's metric."""
+        return self.task.headline
 
 
 def make_plan(config: DictConfig) -> Plan:
@@ -56,18 +47,23 @@ def make_plan(config: DictConfig) -> Plan:
     Raises:
         ValueError: naming what is wrong in the config, and what would be right.
     """
-    _find_sources(config)
+    find_runs(config)
     pattern = build_pattern(config.pattern)
-    settings = _build(config.training, "training", TrainingSettings)
-    control = _build(config.sparsity, "sparsity", SparsityControl)
-    task = _build(config.task, "task", Task)
+    settings = build(config.training, "training", TrainingSettings)
+    control = build(config.sparsity, "sparsity", SparsityControl)
+    task = build(config.task, "task", Task)
     parses = _open_parses(config, pattern)
-    encoder = _build(config.model, "model", Encoder)
-    _check_devices(config, settings)
-    if not isinstance(config.seed, int) or config.seed < 0:
-        raise ValueError(f"seed must be a whole number of 0 or more, not {config.seed!r}")
+    encoder = build(config.model, "model", Encoder)
+    check_devices(config, settings)
+    check_seed(config)
     if control.matched_pattern is not None and pattern.learnable:
         matched_pattern(control)
+    decides = science(config, task, encoder, pattern, parses)
+    if pattern.learnable and control.matched_source is not None:  # what was read, not where
+        decides["sparsity"] = decides["sparsity"] | {
+            "target": f"match:{control.matched_pattern}",
+            "matched": matched_pattern(control).fingerprint(),
+        }
     return Plan(
         config=config,
         task=task,
@@ -76,7 +72,7 @@ def make_plan(config: DictConfig) -> Plan:
         control=control if pattern.learnable else None,
         settings=settings,
         parses=parses,
-        **_identity(config, task, encoder, pattern, control, parses),
+        **identity(decides),
     )
 
 
@@ -91,49 +87,48 @@ def _open_parses(config: DictConfig, pattern: Pattern) -> Parses | None:
     return open_parses(config.data.parses)
 
 
-def _identity(
+def science(
     config: DictConfig,
     task: Task,
     encoder: Encoder,
     pattern: Pattern,
-    control: SparsityControl,
-    parses: Parses | None,
-) -> dict[str, str]:
-    decides = science(config, task, encoder, pattern)
-    if pattern.learnable and control.matched_source is not None:  # what was read, not where
-        decides["sparsity"] = decides["sparsity"] | {
-            "target": f"match:{control.matched_pattern}",
-            "matched": matched_pattern(control).fingerprint(),
-        }
-    if parses is not None:
-        decides["parses"] = parses.fingerprint()
-    cell = {name: value for name, value in decides.items() if name != "seed"}
-    return {"run_id": hash_json(decides)[:ID_LENGTH], "cell_id": hash_json(cell)[:ID_LENGTH]}
-
-
-def science(config: DictConfig, task: Task, encoder: Encoder, pattern: Pattern) -> dict[str, Any]:
+    parses: Parses | None = None,
+) -> dict[str, Any]:
     """The part of a config that decides a run's numbers; its hash names the run.
 
-    Paths, loggers and devices' kinds are not in it: data and weights enter by their content. Nor
-    is what a pattern without gates does not read: the objective and the gates' rate.
+    Paths, loggers and devices' kinds are not in it: data and weights enter by their content.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    place = ("path", "revision")
+    decides = method(plain, pattern) | {
+        "task": without_places(plain["task"]),
+        "data": task.fingerprint(),
+        "model": without_places(plain["model"]),
+        "weights": encoder.fingerprint(),
+    }
+    return decides | ({} if parses is None else {"parses": parses.fingerprint()})
+
+
+def method(plain: dict[str, Any], pattern: Pattern) -> dict[str, Any]:
+    """What of any run's config says how it trains, without what a pattern has no use for.
+
+    A pattern without gates does not read the objective and the gates' rate.
+    """
     decides = {
         "seed": plain["seed"],
         "max_length": plain["data"]["max_length"],
         "pattern": _rule(plain["pattern"], pattern),
         "training": _without_defaults(plain["training"]),
-        "task": {key: value for key, value in plain["task"].items() if key not in place},
-        "data": task.fingerprint(),
-        "model": {key: value for key, value in plain["model"].items() if key not in place},
-        "weights": encoder.fingerprint(),
     }
     if pattern.learnable:
         decides["sparsity"] = plain["sparsity"]
     else:
         del decides["training"]["gate_learning_rate"]
     return decides
+
+
+def without_places(node: dict[str, Any]) -> dict[str, Any]:
+    """A group of a config without where its files lie."""
+    return {key: value for key, value in node.items() if key not in ("path", "revision")}
 
 
 def _without_defaults(training: dict[str, Any]) -> dict[str, Any]:
@@ -165,21 +160,6 @@ def _without_sources(node: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _find_sources(config: DictConfig) -> None:
-    """Puts the directory of a run in place of its id, where a pattern is copied from one."""
-    node = config.pattern
-    if "source" in node:
-        node.source = _found(config, node.source)
-    kind, *matched = str(config.sparsity.target).split(":", 2)
-    if kind == "match" and len(matched) == 2:
-        config.sparsity.target = f"match:{matched[0]}:{_found(config, matched[1])}"
-
-
-def _found(config: DictConfig, source: str) -> str:
-    directory = Path(config.run.output_dir) / "runs" / source
-    return source if Path(source).exists() or not directory.is_dir() else str(directory)
-
-
 def build_pattern(node: DictConfig) -> Pattern:
     """The pattern of a config's ``pattern`` node.
 
@@ -197,7 +177,7 @@ def build_pattern(node: DictConfig) -> Pattern:
             "pattern.source is missing: give the run whose diagonals are to be copied, its id or "
             "its directory, or the folder of a saved model"
         )
-    pattern = _build(rule, "pattern", Pattern)
+    pattern = build(rule, "pattern", Pattern)
     if layers is None:
         if elsewhere is not None:
             raise ValueError("pattern.elsewhere is for layers outside pattern.layers: give those")
@@ -252,29 +232,3 @@ def matched_pattern(control: SparsityControl) -> Pattern:
             "itself learned; match a fixed pattern such as local2_global2"
         )
     return pattern
-
-
-def _build(node: DictConfig, group: str, kind: type) -> Any:
-    """Instantiates one group of the config; its errors name the group."""
-    try:
-        built = instantiate(node)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValueError):
-            raise ValueError(str(cause)) from error
-        raise ValueError(f"{group}: {first_line(cause or error)}") from error
-    if not isinstance(built, kind):
-        raise ValueError(f"{group} must be a {kind.__name__}, but its _target_ makes {built!r}")
-    return built
-
-
-def _check_devices(config: DictConfig, settings: TrainingSettings) -> None:
-    known = ("auto", "cpu", "gpu")
-    accelerator = config.run.accelerator
-    if accelerator not in known:
-        raise ValueError(f"run.accelerator must be one of {', '.join(known)}, not {accelerator!r}")
-    gpus = torch.cuda.device_count()
-    if accelerator == "gpu" and not gpus:
-        raise ValueError("run.accelerator=gpu, but this machine has no GPU that torch can use")
-    if accelerator != "cpu" and gpus and settings.devices > gpus:
-        raise ValueError(f"training.devices={settings.devices}, but this machine has {gpus} GPUs")

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from aaa.control import LengthTarget, SparsityControl
 from aaa.data.encode import encode
 from aaa.data.parses import add_words
+from aaa.experiments.job import Job
 from aaa.experiments.plan import Plan, matched_pattern
 from aaa.fingerprint import hash_json
 from aaa.objective import sparsity_of_lengths
@@ -38,7 +39,7 @@ def prepare(plan: Plan) -> Prepared:
         ValueError: if data or tokenizer cannot be had, do not fit each other, or the target is
             above what the pattern can reach on this data.
     """
-    _check_layers(plan.pattern.closed(), plan.encoder.num_layers)
+    check_layers(plan.pattern.closed(), plan.encoder.num_layers)
     tokenizer = plan.encoder.tokenizer()
     texts, fingerprint = plan.task.load(), plan.task.fingerprint()
     cache = Path(plan.config.run.output_dir) / "cache"
@@ -57,19 +58,27 @@ def prepare(plan: Plan) -> Prepared:
     _check_vocabulary(plan, splits["validation"], tokenizer)
     if plan.control is None:
         return Prepared(splits, tokenizer, None, None)
-    control = _reachable(plan, plan.control, splits["validation"]["length"][:])
-    assert isinstance(control.target, float | int)
-    by_length = LengthTarget.fit(
-        control.target + control.margin,
-        plan.pattern.closed(),
-        plan.encoder.num_layers,
-        splits["train"]["length"][:],
-        splits["validation"]["length"][:],
-    )
+    development = splits["validation"]["length"][:]
+    control = reachable(plan, plan.control, development)
+    by_length = fit_target(plan, control, splits["train"]["length"][:], development)
     return Prepared(splits, tokenizer, control, by_length)
 
 
-def _check_layers(pattern: Pattern, num_layers: int) -> None:
+def fit_target(
+    plan: Job, control: SparsityControl, training: Sequence[int], evaluation: Sequence[int]
+) -> LengthTarget:
+    """The target for texts of each length, given those of training and evaluation."""
+    assert isinstance(control.target, float | int)
+    return LengthTarget.fit(
+        control.target + control.margin,
+        plan.pattern.closed(),
+        plan.encoder.num_layers,
+        training,
+        evaluation,
+    )
+
+
+def check_layers(pattern: Pattern, num_layers: int) -> None:
     """Raises a ValueError if a pattern is for layers that the encoder does not have."""
     for layer in range(num_layers):
         pattern.bind(LayerSite(layer, num_layers, hidden_size=1, num_heads=0))
@@ -86,8 +95,10 @@ def _check_vocabulary(plan: Plan, split: Dataset, tokenizer: PreTrainedTokenizer
         )
 
 
-def _reachable(plan: Plan, control: SparsityControl, lengths: Sequence[int]) -> SparsityControl:
+def reachable(plan: Job, control: SparsityControl, lengths: Sequence[int]) -> SparsityControl:
     """The control with its target as a number, if the pattern can get there on texts so long."""
+    if not control.has_target:
+        return replace(control, target=0.0)
     num_layers = plan.encoder.num_layers
     highest = sparsity_of_lengths(plan.pattern.closed(), lengths, num_layers)
     if control.matched_pattern is not None:
@@ -97,7 +108,7 @@ def _reachable(plan: Plan, control: SparsityControl, lengths: Sequence[int]) -> 
     if control.target > highest:
         raise ValueError(
             f"sparsity.target={control.target:.3g} is out of reach for {plan.pattern} on "
-            f"{plan.task.name}: with all gates closed {plan.pattern.closed()} stays open, which "
+            f"{plan.subject}: with all gates closed {plan.pattern.closed()} stays open, which "
             f"leaves rho at {highest:.3f} at the most. Lower the target or the local floor"
         )
     return control

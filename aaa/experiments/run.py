@@ -5,23 +5,54 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from aaa.experiments.describe import describe
+from aaa.experiments.job import Job
 from aaa.experiments.launch import check_world, is_launched, launch_workers, process_rank
 from aaa.experiments.lock import run_lock
-from aaa.experiments.plan import Plan, make_plan
-from aaa.experiments.prepare import Prepared, prepare
+from aaa.experiments.plan import make_plan
+from aaa.experiments.prepare import prepare
+from aaa.experiments.prepare_corpus import prepare_corpus
+from aaa.experiments.pretraining import make_pretraining_plan
 from aaa.experiments.result import RESULT, Outcome, is_finished, read_result, write_result
-from aaa.experiments.resume import check_resume_point
+from aaa.experiments.resume import adopt, find_resume_point
 from aaa.experiments.search import search
 
 log = logging.getLogger(__name__)
+
+Train = Callable[[], dict[str, Any]]
+
+
+class Kind(NamedTuple):
+    """What a command does: the plan that it makes of a config, and the steps to its figures."""
+
+    plan: Callable[[DictConfig], Any]
+    prepare: Callable[[Any], Any]
+    train: Callable[[], Callable[[Any, Any], dict[str, Any]]]
+
+
+def _fine_tuning() -> Callable[..., dict[str, Any]]:
+    from aaa.experiments.train import train  # Lightning takes seconds to import
+
+    return train
+
+
+def _pretraining() -> Callable[..., dict[str, Any]]:
+    from aaa.experiments.train_corpus import train_on_corpus
+
+    return train_on_corpus
+
+
+FINE_TUNING = Kind(make_plan, prepare, _fine_tuning)
+PRETRAINING = Kind(make_pretraining_plan, prepare_corpus, _pretraining)
 
 
 def run(config: DictConfig) -> Outcome:
@@ -32,26 +63,35 @@ def run(config: DictConfig) -> Outcome:
     Raises:
         ValueError: for a config that cannot be run, before any work starts.
     """
-    plan = make_plan(config)
+    kind = PRETRAINING if "corpus" in config else FINE_TUNING
+    plan = kind.plan(config)
     check_world(plan)
     result = read_result(plan.directory)
     if is_finished(result):
         log.info("%s is finished already: %s", plan.title, plan.directory)
         return Outcome(plan.directory, "skipped", result)
-    prepared = prepare(plan)
+    prepared = kind.prepare(plan)
     if plan.control is not None and plan.control.control == "search":
         return search(plan, run)
-    check_resume_point(plan.directory, plan.run_id)
+    if find_resume_point(plan.directory, plan.run_id) is None:
+        _go_on_from_another(plan)
     plan.directory.mkdir(parents=True, exist_ok=True)
     try:
         with _lock(plan), _log_file(plan):
-            return _attempt(plan, prepared)
+            return _attempt(plan, partial(kind.train(), plan, prepared))
     except Timeout:
         log.warning("%s is being run by another process: %s", plan.title, plan.directory)
         return Outcome(plan.directory, "busy")
 
 
-def _attempt(plan: Plan, prepared: Prepared) -> Outcome:
+def _go_on_from_another(plan: Job) -> None:
+    source = plan.config.run.get("resume_from")
+    if source is not None:
+        adopt(Path(source), plan.directory, plan.label)
+        log.info("going on where %s stands", source)
+
+
+def _attempt(plan: Job, train: Train) -> Outcome:
     """Trains here or through workers; a failure is written down and returned, not raised."""
     started = time.time()
     first = process_rank() == 0
@@ -63,7 +103,7 @@ def _attempt(plan: Plan, prepared: Prepared) -> Outcome:
         if plan.settings.world_size > 1 and not is_launched():
             signal_number = launch_workers(plan)
         else:
-            signal_number = _work(plan, prepared)
+            signal_number = _work(plan, train)
         if signal_number is not None:
             log.warning("%s was stopped; the same command resumes it", plan.title)
             return Outcome(plan.directory, "interrupted", signal_number=signal_number)
@@ -78,13 +118,12 @@ def _attempt(plan: Plan, prepared: Prepared) -> Outcome:
     return Outcome(plan.directory, result["status"] if result else "failed", result)
 
 
-def _work(plan: Plan, prepared: Prepared) -> int | None:
+def _work(plan: Job, train: Train) -> int | None:
     """Trains, evaluates and writes the result; returns the signal that stopped it, or None."""
-    from aaa.experiments.train import train  # Lightning takes seconds to import
     from aaa.training.callbacks import Interrupted
 
     try:
-        result = train(plan, prepared)
+        result = train()
     except Interrupted as stop:
         log.warning("%s", stop)
         return stop.signal_number
@@ -93,7 +132,7 @@ def _work(plan: Plan, prepared: Prepared) -> int | None:
     return None
 
 
-def _failure(plan: Plan, error: Exception, seconds: float) -> dict[str, Any]:
+def _failure(plan: Job, error: Exception, seconds: float) -> dict[str, Any]:
     return describe(plan) | {
         "status": "failed",
         "error": f"{type(error).__name__}: {error}",
@@ -102,7 +141,7 @@ def _failure(plan: Plan, error: Exception, seconds: float) -> dict[str, Any]:
     }
 
 
-def _lock(plan: Plan) -> AbstractContextManager[Any]:
+def _lock(plan: Job) -> AbstractContextManager[Any]:
     """Held by the one process that writes, so that a run is never done twice at once."""
     starts_workers = plan.settings.world_size > 1 and not is_launched()
     if process_rank() > 0 or starts_workers:
@@ -111,7 +150,7 @@ def _lock(plan: Plan) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _log_file(plan: Plan) -> Iterator[None]:
+def _log_file(plan: Job) -> Iterator[None]:
     """Whatever the first process logs meanwhile also goes to the run's own run.log."""
     if process_rank() > 0:
         yield

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from omegaconf import DictConfig, OmegaConf
 
 from aaa.control import AlphaSchedule
-from aaa.experiments.plan import Plan
+from aaa.experiments.job import Job
 from aaa.experiments.result import Outcome, is_finished, write_result
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ MAX_ATTEMPTS = 8  # of each schedule; alpha is then 128 times what it was
 TOLERANCE = 0.005  # the paper states whole percents
 
 
-def search(plan: Plan, run: Callable[[DictConfig], Outcome]) -> Outcome:
+def search(plan: Job, run: Callable[[DictConfig], Outcome]) -> Outcome:
     """Section 4.2: "alpha is constant or linear [...], we report the best", raised until met.
 
     Every attempt is a run of its own, in its own directory: finished ones are skipped and
@@ -57,7 +57,7 @@ def search(plan: Plan, run: Callable[[DictConfig], Outcome]) -> Outcome:
     return Outcome(plan.directory, "finished", result)
 
 
-def _attempts(plan: Plan, schedule: str) -> Iterator[DictConfig]:
+def _attempts(plan: Job, schedule: str) -> Iterator[DictConfig]:
     assert plan.control is not None
     for raised in range(MAX_ATTEMPTS):
         config = plan.config.copy()

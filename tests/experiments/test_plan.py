@@ -9,9 +9,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from aaa import Axis, Full, Global, InLayers, Local, Pattern
-from aaa.experiments.configs import config_folder
 from aaa.experiments.plan import make_plan, matched_pattern, science
 from aaa.experiments.prepare import prepare
+from aaa.places import config_folder
 from tests.experiments.conftest import Compose
 from tests.needs import demo_parses, diagonals, overrides_for
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from aaa.experiments.configs import config_folder
 from aaa.experiments.plan import build_pattern, named_pattern
 from aaa.patterns import (
     Axis,
@@ -25,6 +24,7 @@ from aaa.patterns import (
     pattern_from_spec,
 )
 from aaa.patterns.spec import known_patterns
+from aaa.places import config_folder
 
 NAMES = sorted(path.stem for path in (config_folder() / "pattern").glob("*.yaml"))
 CONFIGS = {name: named_pattern(name, "pattern") for name in NAMES}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -46,7 +46,7 @@ def of_table(
 
     @cache  # many cells start from one pre-training
     def find(needed: Pretraining) -> tuple[str, ...] | str:
-        return _found(replace(needed, overrides=(*needed.overrides, *of_pretraining, *places)))
+        return _found(needed.also((*of_pretraining, *places)))
 
     return [_of_cell(cell, tuple(given), find) for cell in cells]
 
@@ -104,5 +104,11 @@ def _found(pretraining: Pretraining) -> tuple[str, ...] | str:
         runs = importlib.import_module("aaa.experiments.pretrained_runs")  # imports torch
     except ModuleNotFoundError:
         return pretraining.command
-    run = runs.find_pretraining(pretraining.overrides)
+    start: tuple[str, ...] = ()
+    if pretraining.adapts is not None:
+        begun = runs.find_pretraining(pretraining.adapts.overrides)
+        if begun.model_folder is None:
+            return begun.command
+        start = pretraining.adapts.given(begun.model_folder)
+    run = runs.find_pretraining((*pretraining.overrides, *start))
     return run.command if run.model_folder is None else pretraining.given(run.model_folder)

@@ -91,7 +91,9 @@ class Sweep:
         if plugin.table is not None:
             self.table = load_table(plugin.table, str(scales[-1]) if scales else DEFAULT_SCALE)
         wanted = self._wanted(overrides)
-        if plugin.pretrain and not plugin.dry_run and self._pretrain(wanted):
+        tried: set[str] = set()
+        # What adapts an encoder is known by name once that encoder is there.
+        while plugin.pretrain and not plugin.dry_run and self._pretrain(wanted, tried):
             wanted = self._wanted(overrides)
         self.known = self._named(wanted)
         names = {one.named.run_id for one in self.known if one.named is not None}
@@ -127,10 +129,14 @@ class Sweep:
         lines = [str(override.input_line) for override in given]
         return of_table(cells, lines, plugin.pretrain_overrides)
 
-    def _pretrain(self, wanted: Sequence[Wanted]) -> bool:
-        """Does the pre-training runs that cells start from; returns whether there were any."""
+    def _pretrain(self, wanted: Sequence[Wanted], tried: set[str]) -> bool:
+        """Does the pre-training runs that cells start from; returns whether there were any.
+
+        Adds their commands to ``tried``, and leaves those out that are among them.
+        """
         needs = dict.fromkeys(need for one in wanted for need in one.needs)
-        commands = [need for need in needs if need.startswith(PRETRAIN)]
+        commands = [need for need in needs if need.startswith(PRETRAIN) and need not in tried]
+        tried.update(commands)
         for number, command in enumerate(commands, 1):
             self._say(f"pre-training {number} of {len(commands)}: {command}")
             code = subprocess.run([sys.executable, "-m", *shlex.split(command)]).returncode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,10 +28,20 @@ class Pretraining:
     Args:
         overrides: of the ``aaa pretrain`` that makes it.
         gives: overrides without their end, to which the folder of its model is added.
+        adapts: the pre-training that this one goes on from, if it is not from scratch.
     """
 
     overrides: tuple[str, ...]
     gives: tuple[str, ...]
+    adapts: Pretraining | None = None
+
+    def also(self, overrides: tuple[str, ...]) -> Pretraining:
+        """With further overrides, of what it goes on from too; its own number of steps stays."""
+        if self.adapts is None:
+            return replace(self, overrides=(*self.overrides, *overrides))
+        return replace(
+            self, overrides=(*overrides, *self.overrides), adapts=self.adapts.also(overrides)
+        )
 
     @property
     def command(self) -> str:
@@ -191,7 +201,7 @@ class Table:
         beginning = f"sparsity.target=match:{matched.pattern}"
         if matched.pretrained is None or f"{SOURCE}=" not in matched.pretrained.gives:
             return [beginning], ()
-        return [], (Pretraining(matched.pretrained.overrides, (f"{beginning}:",)),)
+        return [], (replace(matched.pretrained, gives=(f"{beginning}:",)),)
 
     def matched_row(self, row: Row) -> Row | None:
         """The row whose measured rho is another's target, if it is that of a row."""

@@ -21,7 +21,8 @@ The file's keys (docs/tables.md shows a whole example):
       that the paper reports of the compared row) or a number in [0, 1);
     - ``pretrained: {pattern, gives}``: the cells start from the encoder of ``aaa pretrain
       pattern=<pattern>``; its folder becomes the value of every key in ``gives`` (``model.path``
-      unless told otherwise);
+      unless told otherwise). ``adapts: <pattern>, steps: {<scale>: n}``: that run goes on for so
+      many steps from the encoder of ``aaa pretrain pattern=<that pattern>``;
     - ``requires``: keys that only a user can give, such as ``data.parses``;
     - ``columns``: the only columns in which it has cells;
     - ``series`` and ``x``: its line and place in a figure;
@@ -204,7 +205,7 @@ def _row(
             known_name(column, columns, f"{where}, paper: column")
     pretrained = None
     if "pretrained" in node:
-        pretrained = _pretraining(node["pretrained"], at, where)
+        pretrained = _pretraining(node["pretrained"], at, scale, where)
         overrides = (*_words(at.get("pretrained", []), f"{where}, pretrained"), *overrides)
     only = node.get("columns")
     x = node.get("x")
@@ -237,15 +238,23 @@ def _row(
     )
 
 
-def _pretraining(node: Any, at: Mapping[str, Any], where: str) -> Pretraining:
+def _pretraining(node: Any, at: Mapping[str, Any], scale: str, where: str) -> Pretraining:
     where = f"{where}, pretrained"
     node = _is_mapping(node, where)
-    _only(node, ("pattern", "gives"), where)
+    _only(node, ("pattern", "gives", "adapts", "steps"), where)
     gives = _words(node.get("gives", ["model.path"]), f"{where}, gives")
     common = _words(at.get("pretrain", []), f"{where}, pretrain")
-    return Pretraining(
-        (*common, f"pattern={_text(node, 'pattern', where)}"), tuple(f"{key}=" for key in gives)
-    )
+    own = (*common, f"pattern={_text(node, 'pattern', where)}")
+    adapts = None
+    if "adapts" in node:
+        adapts = Pretraining(
+            (*common, f"pattern={_text(node, 'adapts', where)}"), ("model.path=",)
+        )
+        steps = _is_mapping(node.get("steps", {}), f"{where}, steps").get(scale)
+        if not isinstance(steps, int):
+            raise ValueError(f"{where}: adapts needs steps at scale {scale}, a whole number")
+        own = (*own, f"training.max_steps={steps}")
+    return Pretraining(own, tuple(f"{key}=" for key in gives), adapts)
 
 
 def _at_scale(

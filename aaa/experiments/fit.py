@@ -1,0 +1,171 @@
+"""A run's way through Lightning: from where it stands to its end, and what it leaves behind."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning.strategies import DDPStrategy
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from aaa.control import SparsityControl
+from aaa.experiments.console import quiet_libraries
+from aaa.experiments.describe import describe
+from aaa.experiments.environment import hardware, peak_memory_bytes, reset_peak_memory
+from aaa.experiments.job import Job
+from aaa.experiments.result import CHECKPOINT, MODEL, PROGRESS
+from aaa.experiments.resume import find_resume_point
+from aaa.saved import quiet_transformers
+from aaa.sparse import sparsify
+from aaa.training.callbacks import Heartbeat, StopOnSignal
+from aaa.training.checkpoints import ResumePoint, SafeCheckpointIO
+from aaa.training.loggers import Conclusion, close_loggers, conclude
+from aaa.training.module import SparseTraining
+from aaa.training.progress import TrainingBar
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a run does at its end.
+
+    Args:
+        figures: the run's own figures, once it has been evaluated.
+        before: what comes between the last step and the final evaluation.
+        after: what the first process clears away.
+        texts: so many texts (or pairs) whose masks are worth a look.
+    """
+
+    figures: Callable[[], dict[str, Any]]
+    before: Callable[[Trainer], None] = lambda _: None
+    after: Callable[[], None] = lambda: None
+    texts: Callable[[int], list[tuple[str, str | None]]] = lambda _: []
+
+
+def build_model(job: Job, dense: PreTrainedModel) -> PreTrainedModel:
+    """The encoder under its head, sparsified, ready to train."""
+    model = sparsify(dense, job.pattern, job.config.run.executor)
+    if job.settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model.train()
+
+
+def fit(
+    job: Job,
+    module: SparseTraining,
+    data: LightningDataModule,
+    tokenizer: PreTrainedTokenizerFast,
+    callbacks: Sequence[Callback],
+    ending: Ending,
+) -> dict[str, Any]:
+    """Trains from the beginning or from the run's latest checkpoint, evaluates, and exports.
+
+    Args:
+        callbacks: the run's own; they come before its checkpoints are written.
+        ending: what the run does at its end.
+
+    Returns:
+        What result.json is to say (the same in every process).
+
+    Raises:
+        Interrupted: if a signal stopped it; ``last.ckpt`` is then where it stood.
+    """
+    started = time.time()
+    quiet_libraries()
+    reset_peak_memory()
+    place = job.config.run
+    resume_point = ResumePoint(
+        job.directory / CHECKPOINT,
+        place.checkpoint_every,
+        job.label,
+        place.get("checkpoint_minutes"),
+    )
+    stop = StopOnSignal(resume_point)
+    trainer = _trainer(job, module.total_steps, [*callbacks, resume_point, stop])
+    resume_from = find_resume_point(job.directory, job.run_id)
+    if resume_from is not None:
+        log.info("resuming from %s", resume_from)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(job.config, resolve=True))  # type: ignore[arg-type]
+    succeeded = False
+    try:
+        trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
+        ending.before(trainer)
+        trainer.validate(module, data, verbose=False)
+        device = trainer.strategy.root_device
+        result = describe(job) | {
+            "status": "finished",
+            "steps": trainer.global_step,
+            "kept_step": trainer.global_step,
+            "wall_seconds": time.time() - started,
+            "peak_memory_bytes": peak_memory_bytes(device),
+            "hardware": hardware(device) | {"processes": job.settings.world_size},
+        }
+        result |= ending.figures()
+        if trainer.is_global_zero:
+            export(module.model, tokenizer, job.directory / MODEL)
+            conclude(trainer.loggers, Conclusion(job.directory, result, ending.texts))
+            resume_point.remove()
+            ending.after()
+        succeeded = True
+    finally:
+        stop.restore()
+        close_loggers(trainer.loggers, succeeded)
+    return result
+
+
+def reached_for(control: SparsityControl | None) -> float | None:
+    """The rho that training was to reach; None where nothing was."""
+    if control is None or not control.has_target:
+        return None
+    assert not isinstance(control.target, str), "match:<pattern> was not resolved"
+    return control.target
+
+
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Weights and tokenizer, for ``load_sparse``, ``aaa plot`` and ``model.path=`` to take."""
+    with quiet_transformers():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _trainer(job: Job, total_steps: int, callbacks: list[Callback]) -> Trainer:
+    settings, place = job.settings, job.config.run
+    callbacks = [*callbacks, Heartbeat(job.directory / PROGRESS)]
+    if place.progress:
+        callbacks = [*callbacks, TrainingBar(job.headline)]
+    batches = total_steps * settings.accumulate
+    return Trainer(
+        accelerator=place.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        # Patterns synchronise their own buffers; processes may evaluate different numbers of
+        # batches.
+        strategy=DDPStrategy(broadcast_buffers=False) if settings.world_size > 1 else "auto",
+        precision=settings.precision,
+        max_steps=total_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.clip,
+        use_distributed_sampler=False,
+        # One interval more than fits: the evaluation at the very end is ours.
+        val_check_interval=batches // settings.evaluations + 1,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(place.log_every, batches),
+        logger=instantiate(job.config.logger, run_id=job.run_id, directory=job.directory),
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        plugins=[SafeCheckpointIO(place.get("keep_checkpoints", 1))],
+        enable_progress_bar=place.progress,
+        enable_model_summary=False,
+        default_root_dir=job.directory,
+    )

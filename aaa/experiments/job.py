@@ -1,0 +1,124 @@
+"""What every run is, whatever it trains: a config, a name made of its content, a directory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from aaa.control import SparsityControl
+from aaa.experiments.resume import OWNER
+from aaa.fingerprint import hash_json
+from aaa.models import Start
+from aaa.patterns import Pattern
+from aaa.places import first_line
+from aaa.training.settings import TrainingSettings
+
+ID_LENGTH = 12
+FOLDERS = ("runs", "pretraining")  # of run.output_dir, where runs lie
+
+
+@dataclass(frozen=True)
+class Job(ABC):
+    """A run's config turned into objects, all of them cheap: nothing is loaded yet."""
+
+    config: DictConfig
+    pattern: Pattern
+    encoder: Start
+    control: SparsityControl | None
+    settings: TrainingSettings
+    run_id: str
+    cell_id: str  # the run's identity but for its seed: what a table averages over
+
+    folder: ClassVar[str]  # of run.output_dir, where runs of this kind lie
+    command: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def subject(self) -> str:
+        """The name of what is trained on."""
+
+    @property
+    @abstractmethod
+    def headline(self) -> str:
+        """The metric that is the run's score."""
+
+    @property
+    def directory(self) -> Path:
+        """Where everything of the run lies."""
+        return Path(self.config.run.output_dir) / self.folder / self.run_id
+
+    @property
+    def label(self) -> dict[str, str]:
+        """What the run's checkpoints say of whose they are."""
+        return {OWNER: self.run_id}
+
+    @property
+    def title(self) -> str:
+        """How the run is called on a screen."""
+        names = self.config.names
+        return f"{self.subject} · {names.pattern} · {names.model} · seed {self.config.seed}"
+
+
+def build(node: DictConfig, group: str, kind: type) -> Any:
+    """Instantiates one group of the config; its errors name the group."""
+    try:
+        built = instantiate(node)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError):
+            raise ValueError(str(cause)) from error
+        raise ValueError(f"{group}: {first_line(cause or error)}") from error
+    if not isinstance(built, kind):
+        raise ValueError(f"{group} must be a {kind.__name__}, but its _target_ makes {built!r}")
+    return built
+
+
+def identity(decides: dict[str, Any]) -> dict[str, str]:
+    """A run's id, the hash of all that decides its numbers, and its cell's: all but the seed."""
+    cell = {name: value for name, value in decides.items() if name != "seed"}
+    return {"run_id": hash_json(decides)[:ID_LENGTH], "cell_id": hash_json(cell)[:ID_LENGTH]}
+
+
+def check_seed(config: DictConfig) -> None:
+    """Raises a ValueError for what is no seed."""
+    if not isinstance(config.seed, int) or config.seed < 0:
+        raise ValueError(f"seed must be a whole number of 0 or more, not {config.seed!r}")
+
+
+def check_devices(config: DictConfig, settings: TrainingSettings) -> None:
+    """Raises a ValueError if this machine has not the devices that are asked for."""
+    known = ("auto", "cpu", "gpu")
+    accelerator = config.run.accelerator
+    if accelerator not in known:
+        raise ValueError(f"run.accelerator must be one of {', '.join(known)}, not {accelerator!r}")
+    gpus = torch.cuda.device_count()
+    if accelerator == "gpu" and not gpus:
+        raise ValueError("run.accelerator=gpu, but this machine has no GPU that torch can use")
+    if accelerator != "cpu" and gpus and settings.devices > gpus:
+        raise ValueError(f"training.devices={settings.devices}, but this machine has {gpus} GPUs")
+
+
+def find_runs(config: DictConfig) -> None:
+    """Puts the directory of a run in place of its id wherever a config names one."""
+    for group, key in (("pattern", "source"), ("model", "path"), ("run", "resume_from")):
+        node = config[group]
+        if key in node and not OmegaConf.is_missing(node, key) and node[key] is not None:
+            node[key] = _found(config, node[key])
+    kind, *matched = str(config.sparsity.target).split(":", 2)
+    if kind == "match" and len(matched) == 2:
+        config.sparsity.target = f"match:{matched[0]}:{_found(config, matched[1])}"
+
+
+def _found(config: DictConfig, named: str) -> str:
+    for folder in () if Path(named).exists() else FOLDERS:
+        directory = Path(config.run.output_dir) / folder / named
+        if directory.is_dir():
+            return str(directory)
+    return named

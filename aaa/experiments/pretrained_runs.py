@@ -1,0 +1,59 @@
+"""Pre-training runs by what they are: where ``aaa pretrain`` of some overrides leaves its work."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+from aaa.experiments.configs import compose_config
+from aaa.experiments.pretraining import make_pretraining_plan
+from aaa.experiments.result import MODEL, is_finished, read_result
+
+
+@dataclass(frozen=True)
+class PretrainingRun:
+    """A pre-training run, done or not.
+
+    Args:
+        directory: where it lies or will lie.
+        model_folder: what ``model.path=`` takes; None until the run is finished.
+        command: what does it.
+    """
+
+    directory: Path
+    model_folder: Path | None
+    command: str
+
+
+def find_pretraining(overrides: Sequence[str]) -> PretrainingRun:
+    """The run of ``aaa pretrain <overrides>``. Files are hashed, but nothing is loaded.
+
+    Raises:
+        ValueError: for overrides that make no run.
+    """
+    with _beside_hydra():
+        directory = make_pretraining_plan(compose_config(overrides, "pretrain")).directory
+    finished = is_finished(read_result(directory))
+    return PretrainingRun(
+        directory=directory,
+        model_folder=directory / MODEL if finished else None,
+        command=shlex.join(["aaa", "pretrain", *overrides]),
+    )
+
+
+@contextmanager
+def _beside_hydra() -> Iterator[None]:
+    """Leaves alone the Hydra of the command that asks, which may be amid its sweep."""
+    config, hydra = HydraConfig.instance().cfg, GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None
+    try:
+        yield
+    finally:  # meanwhile the instances may have become others
+        HydraConfig.instance().cfg = config
+        GlobalHydra.instance().hydra = hydra

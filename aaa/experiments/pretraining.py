@@ -1,0 +1,140 @@
+"""What a pre-training run is to do, read from its config and checked before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from aaa.control import SparsityControl
+from aaa.data.corpus import Corpus
+from aaa.data.wordpiece import TokenizerSource
+from aaa.experiments.job import Job, build, check_devices, check_seed, find_runs, identity
+from aaa.experiments.plan import build_pattern, matched_pattern, method, without_places
+from aaa.experiments.resume import KIN
+from aaa.models import Encoder, Pretrainable
+from aaa.models.pretrained import PretrainedEncoder
+from aaa.models.scratch import NewBert
+from aaa.patterns import Pattern
+from aaa.training.settings import PretrainingSettings
+
+HEADLINE = "masked_accuracy"
+
+# How a step's blocks are divided among devices and micro-steps decides rounding and the draws of
+# dropout, not what a step learns from: only their product is in a run's name.
+DIVISION = ("batch_size", "accumulate", "devices", "num_nodes")
+
+
+@dataclass(frozen=True)
+class PretrainingPlan(Job):
+    """A pre-training run: a masked language model under a pattern on a corpus."""
+
+    encoder: Pretrainable
+    settings: PretrainingSettings
+    corpus: Corpus
+    tokenizer: TokenizerSource | None  # None for an encoder with a tokenizer of its own
+    kin_id: str  # the run's identity but for the blocks of a step
+
+    folder = "pretraining"
+    command = "pretrain"
+
+    @property
+    def label(self) -> dict[str, str]:
+        return super().label | {KIN: self.kin_id}
+
+    @property
+    def subject(self) -> str:
+        """The corpus."""
+        return self.corpus.name
+
+    @property
+    def headline(self) -> str:
+        """The share of hidden tokens that are found, on held-out documents."""
+        return HEADLINE
+
+
+def make_pretraining_plan(config: DictConfig) -> PretrainingPlan:
+    """Instantiates everything that a config names.
+
+    Raises:
+        ValueError: naming what is wrong in the config, and what would be right.
+    """
+    find_runs(config)
+    pattern = build_pattern(config.pattern)
+    if pattern.wants & {"heads"}:
+        raise ValueError(
+            f"{pattern} reads dependency parses of single texts, which blocks of packed documents "
+            "do not have: pre-train under another pattern"
+        )
+    settings = build(config.training, "training", PretrainingSettings)
+    control = build(config.sparsity, "sparsity", SparsityControl)
+    corpus = build(config.corpus, "corpus", Corpus)
+    encoder = build(config.model, "model", Pretrainable)
+    if isinstance(encoder, NewBert) and encoder.path is not None:
+        encoder = PretrainedEncoder(path=encoder.path)
+    tokenizer = None
+    if not isinstance(encoder, Encoder):
+        tokenizer = build(config.tokenizer, "tokenizer", TokenizerSource)
+    check_devices(config, settings)
+    check_seed(config)
+    _check_data(config)
+    if control.matched_pattern is not None and pattern.learnable:
+        matched_pattern(control)
+    decides = science(config, corpus, encoder, pattern, settings, tokenizer)
+    kin = {name: value for name, value in decides.items() if name != "examples_a_step"}
+    return PretrainingPlan(
+        config=config,
+        pattern=pattern,
+        encoder=encoder,
+        control=control if pattern.learnable else None,
+        settings=settings,
+        corpus=corpus,
+        tokenizer=tokenizer,
+        kin_id=identity(kin)["run_id"],
+        **identity(decides),
+    )
+
+
+def science(
+    config: DictConfig,
+    corpus: Corpus,
+    encoder: Pretrainable,
+    pattern: Pattern,
+    settings: PretrainingSettings,
+    tokenizer: TokenizerSource | None,
+) -> dict[str, Any]:
+    """The part of a config that decides a run's numbers; its hash names the run."""
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    decides = method(plain, pattern)
+    training = {key: value for key, value in decides["training"].items() if key not in DIVISION}
+    new = not isinstance(encoder, PretrainedEncoder)
+    return decides | {
+        "training": training,
+        "examples_a_step": settings.examples_a_step,
+        "corpus": corpus.fingerprint(),
+        "held_out": plain["data"]["held_out"],
+        "streaming": plain["data"]["streaming"],
+        "tokenizer": None if tokenizer is None else tokenizer.fingerprint(),
+        "model": without_places(plain["model"]) if new else None,
+        "weights": encoder.fingerprint(),
+    }
+
+
+def _check_data(config: DictConfig) -> None:
+    data = config.data
+    if not isinstance(data.max_length, int) or data.max_length < 3:
+        raise ValueError(f"data.max_length must be 3 or more tokens, not {data.max_length!r}")
+    share = data.held_out
+    if not isinstance(share, (int, float)) or not 0 < share <= 0.5:
+        raise ValueError(f"data.held_out must be a share above 0, at most 0.5, not {share!r}")
+    if data.streaming and config.training.max_steps is None:
+        raise ValueError(
+            "data.streaming=true needs training.max_steps: how long an epoch is is not known"
+        )
+    minutes = config.run.checkpoint_minutes
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"run.checkpoint_minutes must be above 0 or null, not {minutes!r}")
+    for name in ("checkpoint_every", "keep_checkpoints"):
+        if not isinstance(config.run[name], int) or config.run[name] < 1:
+            raise ValueError(f"run.{name} must be 1 or more, not {config.run[name]!r}")

@@ -1,0 +1,456 @@
+"""Pre-training runs: what names them, what they leave, and that they never lose their place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from aaa import FixedDiagonal, load_sparse
+from aaa.experiments import prepare_corpus, train_corpus
+from aaa.experiments.configs import compose_config
+from aaa.experiments.pretrained_runs import find_pretraining
+from aaa.experiments.pretraining import make_pretraining_plan
+from aaa.experiments.result import MODEL, read_result
+from aaa.experiments.run import run
+from aaa.places import config_folder
+from aaa.training.settings import PretrainingSettings
+from tests.experiments.test_run import metrics_csv, reached
+
+SMALL = (
+    "corpus.num_documents=200", "data.held_out=0.05", "training.max_steps=8",
+    "training.batch_size=4", "training.evaluations=2", "run.progress=false", "run.log_every=1",
+    "run.num_workers=1",
+)  # fmt: skip
+
+Make = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def overrides(tmp_path: Path) -> list[str]:
+    return [*SMALL, f"run.output_dir={tmp_path / 'outputs'}"]
+
+
+@pytest.fixture
+def compose(overrides: list[str]) -> Make:
+    return lambda *further: compose_config([*overrides, *further], "pretrain")
+
+
+def losses(directory: Path) -> dict[int, str]:
+    return {int(step): value for step, name, value in metrics_csv(directory)[1:]
+            if name == "train/loss"}  # fmt: skip
+
+
+def finished(config: DictConfig) -> tuple[Path, dict[str, Any]]:
+    outcome = run(config)
+    assert outcome.status == "finished", outcome.result
+    assert outcome.result is not None
+    return outcome.directory, outcome.result
+
+
+class TestOneRun:
+    def test_leaves_its_figures_and_an_encoder(self, compose: Make) -> None:
+        directory, result = finished(compose("pattern=local2_global2"))
+        assert directory.parent.name == "pretraining"
+        assert result["task"] == "demo_corpus"
+        assert result["score"] == 100 * result["metrics"]["validation"]["masked_accuracy"]
+        assert result["sparsity"] > 0.5
+        assert result["tokens_per_second"] == 64 * result["examples_per_second"]
+        assert 0 < result["mfu"] < 1.5  # the measured peak is no hard bound
+        assert {path.name for path in directory.iterdir()} - {".lock"} == {
+            "config.yaml", "metrics.csv", "model", "result.json", "run.log",
+        }  # fmt: skip
+        names = {row[1] for row in metrics_csv(directory)}
+        assert names >= {"train/loss", "train/tokens_per_second", "train/mfu", "validation/loss"}
+        assert type(load_sparse(directory / MODEL)).__name__ == "BertForMaskedLM"
+        assert run(compose("pattern=local2_global2")).status == "skipped"
+
+    def test_the_loss_falls(self, compose: Make) -> None:
+        directory, _ = finished(compose("training.max_steps=60", "training.learning_rate=3e-3"))
+        curve = [float(value) for value in losses(directory).values()]
+        assert sum(curve[-5:]) / 5 < sum(curve[:5]) / 5 - 0.5
+
+    @pytest.mark.parametrize(
+        "further",
+        [
+            ["training.precision=bf16-mixed", "training.gradient_checkpointing=true"],
+            ["training.accumulate=2"],
+            ["training.max_steps=null", "training.max_epochs=0.1"],
+            ["pattern=aaa", "sparsity.control=l1", "sparsity.alpha=1e-4"],
+            ["pattern=random_density"],
+            ["data.max_length=16"],
+        ],
+        ids=lambda further: further[0],
+    )
+    def test_every_setting_trains(self, compose: Make, further: list[str]) -> None:
+        finished(compose(*further))
+
+    def test_it_is_compiled_where_asked(
+        self, compose: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Compiling takes a minute, so not here: docs/pretraining.md says what was tried."""
+        compiled: list[str] = []
+        monkeypatch.setattr(
+            torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__)
+        )
+        finished(compose("run.compile=true", "training.max_steps=2"))
+        assert compiled == ["BertModel"]
+
+    def test_streaming(self, compose: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("aaa.data.streamed.HELD_OUT_DOCUMENTS", 10)
+        directory, result = finished(compose("data.streaming=true"))
+        assert result["epochs"] is None
+        assert not (directory.parents[1] / "cache" / "tokens").exists()
+
+    def test_a_new_encoder_with_a_tokenizer_of_its_own(self, compose: Make) -> None:
+        directory, result = finished(
+            compose(
+                "model=bert_4x256", "model.hidden_size=16", "model.layers=2", "model.heads=2",
+                "tokenizer.vocab_size=150", "tokenizer.alphabet=40", "data.max_length=32",
+                "pattern=local2", "sparsity.target=0.5",
+            )
+        )  # fmt: skip
+        assert result["vocabulary"] == 150
+        assert load_sparse(directory / MODEL).config.vocab_size == 150
+
+
+class TestWhatComesAfter:
+    def test_fine_tuning_and_adapting(self, compose: Make, tmp_path: Path) -> None:
+        """Dense pre-training, then the same encoder under another pattern, twice."""
+        dense, _ = finished(compose())
+        adapted, _ = finished(compose("pattern=local2_global2", f"model.path={dense.name}"))
+        start, end = (load_sparse(folder / MODEL).state_dict() for folder in (dense, adapted))
+        name = "bert.encoder.layer.0.attention.self.query.weight"
+        moved = (end[name] - start[name]).norm() / start[name].norm()
+        assert 0 < moved < 0.2  # it went on from there
+        tuned = run(
+            compose_config(
+                [
+                    "task.num_train=16", "task.num_validation=8", "training.max_steps=2",
+                    "training.evaluations=1", "run.progress=false", f"model.path={adapted.name}",
+                    f"run.output_dir={tmp_path / 'outputs'}", "pattern=aaa",
+                ]
+            )
+        )  # fmt: skip
+        assert tuned.status == "finished", tuned.result
+        assert tuned.directory.parent.name == "runs"
+
+    def test_diagonals_are_learned_and_then_copied(self, compose: Make, tmp_path: Path) -> None:
+        learned, result = finished(
+            compose("pattern=diagonal_head_global1", "training.gate_learning_rate=1.0",
+                    "training.max_steps=20", "sparsity.ramp_start=0", "sparsity.ramp_end=0")
+        )  # fmt: skip
+        assert result["sparsity_target"] is not None
+        tuned = run(
+            compose_config(
+                [
+                    "task.num_train=16", "task.num_validation=8", "training.max_steps=2",
+                    "training.evaluations=1", "run.progress=false",
+                    "pattern=diagonal_fixed_global1", f"pattern.source={learned.name}",
+                    f"model.path={learned}", f"run.output_dir={tmp_path / 'outputs'}",
+                ]
+            )
+        )  # fmt: skip
+        assert tuned.status == "finished", tuned.result
+        [*copies] = [
+            part
+            for part in load_sparse(tuned.directory / MODEL).modules()
+            if isinstance(part, FixedDiagonal)
+        ]
+        assert copies[0].distances == FixedDiagonal(str(learned)).distances
+
+    def test_the_price_of_cells_closes_them(self, compose: Make) -> None:
+        """SparseBERT's l1; without a price nothing closes in so few steps."""
+        closing = ["pattern=diagonal_head_global1", "training.gate_learning_rate=0.5",
+                   "sparsity.control=l1", "training.max_steps=30"]  # fmt: skip
+        _, dear = finished(compose(*closing, "sparsity.alpha=1e-2"))
+        _, cheap = finished(compose(*closing, "sparsity.alpha=1e-9"))
+        assert dear["sparsity_target"] is None
+        assert dear["sparsity"] > cheap["sparsity"] + 0.2
+
+
+class TestIdentity:
+    def test_how_a_step_is_divided_is_not_in_the_name(self, compose: Make) -> None:
+        def ids(*further: str) -> tuple[str, str]:
+            plan = make_pretraining_plan(compose(*further))
+            return plan.run_id, plan.kin_id
+
+        whole = ids("training.batch_size=8")
+        assert ids("training.batch_size=2", "training.accumulate=4") == whole
+        assert ids("training.batch_size=4", "training.devices=2") == whole
+        other = ids("training.batch_size=16")
+        assert other[0] != whole[0]
+        assert other[1] == whole[1]
+        assert ids("training.batch_size=8", "training.learning_rate=1")[1] != whole[1]
+        assert ids("training.batch_size=8", "run.checkpoint_every=3") == whole
+
+    def test_a_run_is_found_by_its_overrides(self, overrides: list[str], compose: Make) -> None:
+        before = find_pretraining(overrides)
+        assert before.model_folder is None
+        assert before.command.startswith("aaa pretrain corpus.num_documents=200")
+        directory, _ = finished(compose())
+        after = find_pretraining(overrides)
+        assert after.directory == before.directory == directory
+        assert after.model_folder == directory / MODEL
+
+    def test_a_run_is_found_amid_another_command(self, overrides: list[str]) -> None:
+        """A sweep's cells ask for it; their Hydra must stay as it is."""
+        alone = find_pretraining(overrides)
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            outer = hydra_compose("finetune", ["pattern=local2"], return_hydra_config=True)
+            HydraConfig.instance().set_config(outer)
+            assert find_pretraining(overrides) == alone
+            assert GlobalHydra.instance().is_initialized()
+            assert HydraConfig.get().runtime.choices["pattern"] == "local2"
+
+    @pytest.mark.parametrize(
+        ("further", "message"),
+        [
+            (["data.held_out=0.6"], "data.held_out must be a share"),
+            (["data.max_length=2"], "data.max_length must be 3 or more"),
+            (["data.max_length=65"], "takes at most 64 tokens"),
+            (["run.checkpoint_minutes=0"], "run.checkpoint_minutes"),
+            (["run.keep_checkpoints=0"], "run.keep_checkpoints"),
+            (["training.spike=0.5"], "training.spike must be above 1"),
+            (["training.masked=1"], "training.masked must be between 0 and 1"),
+            (["pattern=syntax"], "blocks of packed documents do not have"),
+            (["data.streaming=true", "training.max_steps=null", "training.max_epochs=1"],
+             "needs training.max_steps"),
+            (["model=bert_4x256", "model.heads=3"], "multiple of model.heads"),
+            (["model=bert_4x256", "model.dropout=1"], "model.dropout"),
+            (["model=bert_4x256", "model.layers=0"], "model.layers must be 1 or more"),
+            (["corpus.num_documents=0"], "num_documents must be 1 or more"),
+            (["run.resume_from=nowhere"], "has no checkpoint that can be read"),
+            (["pattern=aaa", "sparsity.target=0.99"], "out of reach"),
+        ],
+        ids=lambda value: str(value[0]) if isinstance(value, list) else "",
+    )  # fmt: skip
+    def test_bad_input(self, compose: Make, further: list[str], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            run(compose(*further))
+
+    def test_a_tokenizer_of_other_texts(self, compose: Make, tmp_path: Path) -> None:
+        write_articles(tmp_path / "wiki")
+        config = compose_config(
+            [*SMALL[1:], "corpus=wikipedia", f"data.path={tmp_path / 'wiki'}", "data.config=en",
+             f"run.output_dir={tmp_path}"], "pretrain",
+        )  # fmt: skip
+        with pytest.raises(ValueError, match=r"does not know \d+% of the tokens of corpus=wiki"):
+            run(config)
+
+    @pytest.mark.parametrize("scale", ["demo", "small", "paper"])
+    def test_every_scale_is_a_plan(self, scale: str) -> None:
+        plan = make_pretraining_plan(
+            compose_config([f"scale={scale}", "run.accelerator=cpu"], "pretrain")
+        )
+        if scale == "paper":
+            settings = plan.settings
+            assert (settings.max_steps, settings.batch_size, settings.devices) == (10**6, 32, 8)
+            assert plan.encoder.num_layers == 12
+
+
+def write_articles(folder: Path, count: int = 60) -> None:
+    """A folder laid out like ``wikimedia/wikipedia``."""
+    import pyarrow
+    import pyarrow.parquet
+
+    (folder / "en").mkdir(parents=True)
+    texts = [f"Parliament ratified unprecedented legislation {n}." for n in range(count)]
+    columns = {"id": list(map(str, range(count))), "title": texts, "text": texts}
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "en" / "train-0.parquet")
+    lines = ["---", "configs:", "- config_name: en", "  data_files:",
+             "  - {split: train, path: en/train-*}", "---", ""]  # fmt: skip
+    (folder / "README.md").write_text("\n".join(lines))
+
+
+def command(overrides: list[str]) -> list[str]:
+    return [sys.executable, "-m", "aaa", "pretrain", *overrides]
+
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+LONG = ("training.max_steps=40", "run.checkpoint_every=3", "pattern=aaa")
+
+
+@pytest.mark.slow
+class TestStopped:
+    def test_killed_twice_and_resumed_to_the_last_bit(
+        self, compose: Make, overrides: list[str], tmp_path: Path
+    ) -> None:
+        """SIGKILL, and once the latest checkpoint is damaged besides."""
+        torch.set_num_threads(1)
+        undisturbed = run(compose(*LONG, f"run.output_dir={tmp_path / 'undisturbed'}"))
+        directory = make_pretraining_plan(compose(*LONG)).directory
+        for kill, steps in enumerate((8, 20)):
+            self.kill_at(steps, [*overrides, *LONG], directory)
+            if kill:
+                latest = directory / "last.ckpt"
+                latest.write_bytes(latest.read_bytes()[:1000])
+        again = subprocess.run(
+            command([*overrides, *LONG]), env=ONE_THREAD, capture_output=True, text=True
+        )
+        assert again.returncode == 0, again.stderr
+        log = (directory / "run.log").read_text()
+        assert log.count("resuming from") == 2
+        assert "trying the one before it" in log
+        assert losses(directory) == losses(undisturbed.directory)
+        result, expected = read_result(directory), undisturbed.result
+        assert result is not None
+        assert expected is not None
+        for name in ("score", "metrics", "sparsity", "sparsity_per_layer", "row_share"):
+            assert result[name] == expected[name]
+        assert not list(directory.glob("*.ckpt"))
+
+    def kill_at(self, steps: int, overrides: list[str], directory: Path) -> None:
+        process = subprocess.Popen(command(overrides), env=ONE_THREAD, stderr=subprocess.DEVNULL)
+        until = time.time() + 200
+        while process.poll() is None and time.time() < until:
+            if (directory / "last.1.ckpt").exists() and reached(directory) >= steps:
+                process.send_signal(signal.SIGKILL)
+                assert process.wait(60) == -signal.SIGKILL
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"it ended with {process.poll()} before step {steps}")
+
+
+class Stop(Exception):
+    """In the place of a kill."""
+
+
+def stopped_after(steps: int, config: DictConfig) -> Path:
+    """The directory of a run that fails once it has made so many steps."""
+    original = train_corpus.LossGuard.on_train_batch_end
+
+    def hook(self: Any, trainer: Any, *rest: Any, **further: Any) -> None:
+        original(self, trainer, *rest, **further)
+        if trainer.global_step == steps:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_corpus.LossGuard, "on_train_batch_end", hook)
+        outcome = run(config)
+    assert outcome.status == "failed"
+    return outcome.directory
+
+
+class TestGoingOn:
+    @pytest.mark.parametrize("streaming", ["false", "true"])
+    def test_in_another_division_as_if_nothing_had_happened(
+        self,
+        compose: Make,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        streaming: str,
+    ) -> None:
+        """Five steps in batches of 4, the rest in two micro-batches of 2 (no dropout here)."""
+        monkeypatch.setattr("aaa.data.streamed.HELD_OUT_DOCUMENTS", 10)
+        monkeypatch.setattr("aaa.data.streamed.POOL", 8)
+        caplog.set_level(logging.INFO)
+        shared = (f"data.streaming={streaming}", "run.checkpoint_every=5", "run.log_every=2")
+        undisturbed, _ = finished(compose(*shared))
+        again = f"run.output_dir={undisturbed.parents[1] / 'again'}"
+        stopped_after(6, compose(*shared, again))
+        divided = ("training.batch_size=2", "training.accumulate=2")
+        directory, _ = finished(compose(*shared, *divided, again))
+        assert directory.name == undisturbed.name
+        assert "resuming from" in caplog.text
+        expected, got = losses(undisturbed), losses(directory)
+        assert max(got) == max(expected) == 7
+        for step in got.keys() & expected.keys():
+            assert float(got[step]) == pytest.approx(float(expected[step]), abs=1e-5)
+
+    def test_with_larger_steps_over_the_rest_of_the_epoch(
+        self, compose: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interrupted = stopped_after(6, compose("run.checkpoint_every=5"))
+        numbers: list[int] = []
+        read = prepare_corpus.MaskedBlocks.__getitems__
+
+        def recording(self: Any, wanted: list[int]) -> Any:
+            if self.shuffle_seed is not None:
+                numbers.extend(wanted)
+            return read(self, wanted)
+
+        monkeypatch.setattr(prepare_corpus.MaskedBlocks, "__getitems__", recording)
+        config = compose("training.batch_size=3", "training.accumulate=2",
+                         f"run.resume_from={interrupted.name}")  # fmt: skip
+        _, result = finished(config)
+        assert numbers == list(range(20, 38))  # five steps of four were on disk; three of six
+        assert result["steps"] == 8
+
+    def test_not_from_a_run_that_differs_in_more(self, compose: Make) -> None:
+        interrupted = stopped_after(6, compose("run.checkpoint_every=5"))
+        config = compose("training.learning_rate=1", f"run.resume_from={interrupted}")
+        with pytest.raises(ValueError, match="differs in more than how a step is divided"):
+            run(config)
+
+
+class TestComesApart:
+    def test_a_nan_stops_it_with_a_checkpoint_from_before(
+        self, compose: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = train_corpus.Pretrain.training_step
+
+        def poisoned(self: Any, batch: Any, batch_idx: int) -> Any:
+            loss = original(self, batch, batch_idx)
+            return loss * float("nan") if batch_idx == 6 else loss
+
+        monkeypatch.setattr(train_corpus.Pretrain, "training_step", poisoned)
+        outcome = run(compose("run.checkpoint_every=2"))
+        assert outcome.status == "failed"
+        assert outcome.result is not None
+        assert "at step 6 the gradient is nan" in outcome.result["error"]
+        state = torch.load(outcome.directory / "last.ckpt", weights_only=True)
+        assert state["global_step"] == 6
+        assert all(value.isfinite().all() for value in state["state_dict"].values())
+
+    def test_a_rate_far_too_high(self, compose: Make) -> None:
+        outcome = run(
+            compose("training.max_steps=60", "training.learning_rate=30", "training.clip=1000")
+        )
+        assert outcome.status == "failed"
+        assert outcome.result is not None
+        assert "lower training.learning_rate" in outcome.result["error"]
+
+
+@pytest.mark.slow
+def test_two_processes_follow_one_with_twice_the_micro_steps(
+    compose: Make, tmp_path: Path
+) -> None:
+    """50 steps, dropout and all; the same micro-batches, whose losses are summed otherwise."""
+    shared = (
+        "training.max_steps=50", "training.batch_size=4", "model=bert_4x256", "data.max_length=32",
+        "model.hidden_size=32", "model.layers=2", "model.heads=2", "model.dropout=0.1",
+        "tokenizer.vocab_size=200", "tokenizer.alphabet=40", "pattern=local2_global2",
+    )  # fmt: skip
+    one, _ = finished(compose(*shared, "training.accumulate=2"))
+    two, result = finished(
+        compose(*shared, "training.devices=2", f"run.output_dir={tmp_path / 'two'}")
+    )
+    assert result["hardware"]["processes"] == 2
+    expected, got = losses(one), losses(two)
+    assert got.keys() == expected.keys() == set(range(50))
+    for step, loss in expected.items():
+        assert float(got[step]) == pytest.approx(float(loss), abs=1e-4)
+
+
+def test_settings_count_a_step() -> None:
+    plan = make_pretraining_plan(
+        compose_config(["training.batch_size=3", "training.accumulate=2", "training.devices=2",
+                        "training.num_nodes=5"], "pretrain")
+    )  # fmt: skip
+    assert isinstance(plan.settings, PretrainingSettings)
+    assert plan.settings.examples_a_step == 60
