@@ -97,8 +97,7 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
     """
     if not isinstance(pattern, Pattern):
         raise ValueError(f"sparsify takes a pattern such as Axis() | Local(2), not {pattern!r}")
-    if executor not in EXECUTORS:
-        raise ValueError(f"unknown executor {executor!r}; known executors: {', '.join(EXECUTORS)}")
+    check_executor(executor)
     if any(True for _ in sparse_layers(model)):
         raise ValueError(
             f"this {type(model).__name__} is sparse already: sparsify a fresh one instead"
@@ -115,6 +114,12 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
     model.set_attn_implementation(IMPLEMENTATION)
     keep_record(model.config, pattern, executor)
     return model
+
+
+def check_executor(name: str) -> None:
+    """Raises a ValueError for what is no executor, with those that there are."""
+    if name not in EXECUTORS:
+        raise ValueError(f"unknown executor {name!r}; known executors: {', '.join(EXECUTORS)}")
 
 
 def _bind(

@@ -18,6 +18,7 @@ from aaa.fingerprint import hash_json
 from aaa.models import Start
 from aaa.patterns import Pattern
 from aaa.places import first_line
+from aaa.sparse import check_executor
 from aaa.training.settings import TrainingSettings
 
 ID_LENGTH = 12
@@ -93,7 +94,8 @@ def check_seed(config: DictConfig) -> None:
 
 
 def check_devices(config: DictConfig, settings: TrainingSettings) -> None:
-    """Raises a ValueError if this machine has not the devices that are asked for."""
+    """Raises a ValueError if what is to compute is not there: the devices, or the executor."""
+    check_executor(config.run.executor)
     known = ("auto", "cpu", "gpu")
     accelerator = config.run.accelerator
     if accelerator not in known:

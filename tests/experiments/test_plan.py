@@ -204,6 +204,7 @@ def test_layers_are_checked_before_any_training(compose: Compose) -> None:
         (["task=demo_polarity", "task.kind=sarcasm"], "known kinds: acceptability"),
         (["run.accelerator=tpu"], "run.accelerator must be one of auto, cpu, gpu"),
         (["run.accelerator=gpu"], "no GPU"),
+        (["run.executor=gatherd"], "unknown executor .gatherd.; known executors: auto, dense"),
         (["seed=-1"], "seed must be"),
         (["task=rte", "data.path=./nowhere"], "there is no folder './nowhere'; data.path"),
         (["model=minilm", "model.path=/no/such/model"], "no folder '/no/such/model'; model"),
