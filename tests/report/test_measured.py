@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
+from aaa.report.markdown import markdown
 from aaa.report.measured import Cell, Run, load, save, to_json
+from aaa.report.wording import Wording
 from tests.report.fakes import table_4
+
+KEPT = Path(__file__).parents[2] / "docs" / "results"
 
 
 def test_json_gives_back_the_same_table(tmp_path: Path) -> None:
@@ -62,3 +66,10 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "t.json")
     with pytest.raises(ValueError, match="is no JSON"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.glob("*.json")), ids=lambda path: path.stem)
+def test_kept_tables_can_still_be_shown(path: Path) -> None:
+    measured = load(path)
+    assert f"{measured.name}.{measured.scale}" == path.stem
+    assert measured.title in markdown(Wording(measured))
