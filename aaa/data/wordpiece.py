@@ -16,18 +16,17 @@ from tokenizers import (
     models,
     normalizers,
     pre_tokenizers,
-    processors,
     trainers,
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from aaa.data.bert_tokens import SPECIAL_TOKENS, as_bert
 from aaa.data.corpus import TEXT, Corpus
 from aaa.fingerprint import hash_files, hash_json
 from aaa.places import first_line, local_folder
 
 log = logging.getLogger(__name__)
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUING = "##"
 FORMAT = 1  # to be raised when the code below comes to make other tokenizers of the same texts
 
@@ -143,20 +142,7 @@ def wordpiece(
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUING)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, token_ids[token]) for token in ("[CLS]", "[SEP]")],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
+    return as_bert(tokenizer)
 
 
 def _letters(

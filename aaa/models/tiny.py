@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -18,12 +18,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from aaa.data.bert_tokens import SPECIAL_TOKENS, as_bert
 from aaa.data.demo.lexicon import vocabulary
 from aaa.fingerprint import hash_json
 from aaa.models.encoder import Encoder, Pretrainable
 from aaa.models.pretrained import PretrainedEncoder
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 INITIALISATION_VERSION = 1  # to be raised with every change to how the weights start
 
 # Sizes of the start, found by trial on the five demo tasks (500 steps of 32, learning rate 1e-3).
@@ -93,21 +93,7 @@ class TinyEncoder(Encoder, Pretrainable):
         tokenizer = Tokenizer(models.WordLevel(token_ids, unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.Lowercase()
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]",
-            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-            special_tokens=[(token, token_ids[token]) for token in ("[CLS]", "[SEP]")],
-        )
-        return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            pad_token="[PAD]",
-            unk_token="[UNK]",
-            cls_token="[CLS]",
-            sep_token="[SEP]",
-            mask_token="[MASK]",
-            model_max_length=self.max_position_embeddings,
-            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        )
+        return as_bert(tokenizer, model_max_length=self.max_position_embeddings)
 
     def classifier(self, num_labels: int) -> PreTrainedModel:
         """A new model with a head of ``num_labels`` outputs, drawn from torch's current seed.
