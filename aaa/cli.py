@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -180,5 +181,5 @@ def _conclude(outcomes: list[Outcome]) -> int:
         console.print(f"see {outcome.directory / 'run.log'}", soft_wrap=True)
     if outcomes and not failed:
         folders = {str(outcome.directory.parent) for outcome in outcomes}
-        console.print(f"next: aaa table {' '.join(sorted(folders))}", soft_wrap=True)
+        console.print(f"next: aaa table {shlex.join(sorted(folders))}", soft_wrap=True)
     return 1 if failed else 0

@@ -258,10 +258,13 @@ class Sweep:
 
     @property
     def _shown(self) -> str:
+        """Arguments of ``aaa table``, as one types them."""
         if self.table is None:
-            return str(self.runs)
-        place = "" if self.output_dir == Path("outputs") else f" --output-dir {self.output_dir}"
-        return f"{self.plugin.table} --scale {self.table.scale}{place}"
+            return shlex.quote(str(self.runs))
+        words = [str(self.plugin.table), "--scale", self.table.scale]
+        if self.output_dir != Path("outputs"):
+            words += ["--output-dir", str(self.output_dir)]
+        return shlex.join(words)
 
     def _say(self, beginning: str, *parts: str) -> None:
         self.console.print(beginning + ", ".join(parts), markup=False)
