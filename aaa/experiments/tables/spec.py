@@ -254,6 +254,8 @@ def _pretraining(node: Any, at: Mapping[str, Any], scale: str, where: str) -> Pr
         if not isinstance(steps, int):
             raise ValueError(f"{where}: adapts needs steps at scale {scale}, a whole number")
         own = (*own, f"training.max_steps={steps}")
+    elif "steps" in node:
+        raise ValueError(f"{where}: steps are for adapts, the pattern that is gone on from")
     return Pretraining(own, tuple(f"{key}=" for key in gives), adapts)
 
 

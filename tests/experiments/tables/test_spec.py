@@ -187,6 +187,11 @@ class TestOneOfYourOwn:
         (row(x="two"), "row other: x is a number, not 'two'"),
         (row(quoted="X", overrides=["pattern=full"]), "row other is quoted, so it has no runs"),
         (row(pretrained={"model": "full"}), "pretrained: unknown key 'model'"),
+        (
+            row(pretrained={"pattern": "full", "adapts": "local2", "steps": {"small": 9}}),
+            "row other, pretrained: adapts needs steps at scale demo, a whole number",
+        ),
+        (row(pretrained={"pattern": "full", "steps": {"demo": 9}}), "steps are for adapts"),
         (row(**{"in": {"qqp": []}}), "in: column 'qqp' is unknown"),
         (
             {
@@ -230,3 +235,20 @@ def test_reading_a_table_takes_neither_torch_nor_hydra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_adapted_encoder_goes_on_from_another(tmp_path: Path) -> None:
+    """For its own number of steps; what a user adds holds for both, but not over those steps."""
+    node = {"pattern": "local2", "adapts": "full", "steps": {"demo": 9}}
+    spec = table(
+        tmp_path,
+        rows={"adapted": {"overrides": ["pattern=local2"], "pretrained": node}},
+        scales={"demo": {"pretrain": ["scale=demo"], "seeds": [0]}},
+    )
+    [pretraining] = load_table(spec).cells()[0].needs
+    pretraining = pretraining.also(("training.max_steps=70",))
+    assert pretraining.overrides[-1] == "training.max_steps=9"
+    assert {"scale=demo", "pattern=local2"} <= set(pretraining.overrides)
+    assert pretraining.adapts is not None
+    assert pretraining.adapts.overrides == ("scale=demo", "pattern=full", "training.max_steps=70")
+    assert pretraining.adapts.given(Path("/an/encoder")) == ("model.path='/an/encoder'",)
