@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aaa.experiments.job import Job
 
-# Seconds that workers get to finish their step and write a checkpoint when they are stopped.
-STOP_SECONDS = 120
-
 
 def is_launched() -> bool:
     """Whether torchrun or SLURM started this process as one of several."""

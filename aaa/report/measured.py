@@ -105,7 +105,6 @@ class Measured:
         quantities: what each cell shows, in this order, of QUANTITIES.
         source: where the paper has it.
         notes: remarks, a sentence each.
-        x_label: what ``Row.x`` is, where the table is a figure.
         facts: where the figures come from: commits, versions, hardware, model, dates.
     """
 
@@ -118,7 +117,6 @@ class Measured:
     scale: str | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
-    x_label: str | None = None
     facts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def cell(self, row: str, column: str) -> Cell:

@@ -97,10 +97,11 @@ def find_table(name: str) -> Path:
         if not path.is_file():
             raise ValueError(f"there is no table {name}; give a path to a yaml, or a name")
         return path
-    known = {path.stem: path for path in sorted(table_folder().glob("*.yaml"))}
-    if name.isdigit() and f"table_{name}" in known:
-        return known[f"table_{name}"]
-    return known[known_name(name, known, "table")]
+    known = table_names()
+    numbered = f"table_{name}"
+    is_number = name.isdigit() and numbered in known
+    stem = numbered if is_number else known_name(name, known, "table")
+    return table_folder() / f"{stem}.yaml"
 
 
 def load_table(name: str, scale: str = "demo") -> Table:
