@@ -163,12 +163,16 @@ class Band:
         cells_HGCX = cells_HMX.unflatten(1, (-1, self.block))
         if self.any_closed:
             cells_HGCX.masked_fill_(self.closed, -torch.inf)
-        last = first + cells_HMX.shape[1] - 1
+        # Only queries near the text's ends meet keys that are off it.
+        num_queries, slack = cells_HMX.shape[1], self.block - 1
         highest = self.lowest + self.num_diagonals - 1
-        if first + self.lowest < 0 or last + highest >= self.num_tokens:
-            queries_M1 = torch.arange(first, last + 1, device=cells_HMX.device).unsqueeze(-1)
-            keys_MX = self.keys(queries_M1)
-            cells_HMX.masked_fill_((keys_MX < 0) | (keys_MX >= self.num_tokens), -torch.inf)
+        head = min(max(0, slack - self.lowest - first), num_queries)
+        tail = min(max(head, self.num_tokens - highest - slack - first), num_queries)
+        queries_M1 = torch.arange(first, first + num_queries, device=cells_HMX.device)[:, None]
+        for here in (slice(0, head), slice(tail, num_queries)):
+            keys_MX = self.keys(queries_M1[here])
+            off_MX = (keys_MX < 0) | (keys_MX >= self.num_tokens)
+            cells_HMX[:, here].masked_fill_(off_MX, -torch.inf)
 
     def _blocks(self, x_MD: Tensor) -> Tensor:
         return x_MD.unflatten(0, (-1, self.block))

@@ -17,9 +17,9 @@ from aaa.attention.parts import Band, Columns, Part, Slots
 from aaa.attention.selection import Selection
 
 # Cells of all heads at work at a time: these and a copy or two of them stay within a core's cache.
-CELLS_AT_ONCE = 2**19
-QUERIES_AT_ONCE = 2**11
-TOKENS_AT_ONCE = 2**13  # of all heads at work: their keys and values are laid out anew
+CELLS_AT_ONCE = 2**20
+QUERIES_AT_ONCE = 2**12
+TOKENS_AT_ONCE = 2**14  # of all heads at work: their keys and values are laid out anew
 CELLS_KEPT = 2**24  # of a pass, for which something is kept, a byte each
 # What a cell of its own slot costs, in cells of a matrix product: its key is fetched for it alone.
 SLOT_COST = 8
