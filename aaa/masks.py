@@ -91,22 +91,25 @@ class SparseMask:
         return cells
 
     def open_cells(self) -> Tensor:
-        """``dense() > 0`` of hard gates, bool (B, H, N, N), in less time and memory."""
-        num_tokens = self.keep_BN.shape[-1]
-        cells = self.keep_BN.new_zeros(1, 1, 1, 1)
-        if self.rows_BHN is not None:
-            cells = cells | (self.rows_BHN > 0).unsqueeze(-1)
+        """What a softmax may meet: ``dense() > 0`` of hard gates, bool (B or 1, H or 1, N, N).
+
+        In less time and memory, and with the rows of padding open to all real tokens, so that no
+        row is empty (in a sample that is nothing but padding they are open to everything).
+        """
+        num_tokens, keep_B1N = self.keep_BN.shape[-1], self.keep_BN.unsqueeze(1)
+        rows = ~keep_B1N if self.rows_BHN is None else (self.rows_BHN > 0) | ~keep_B1N
+        cells = rows.unsqueeze(-1)
         if self.columns_BHN is not None:
             cells = cells | (self.columns_BHN > 0).unsqueeze(-2)
         if self.diagonals_BHK is not None:
             cells = cells | _by_distance(self.diagonals_BHK > 0, num_tokens)
         if self.edges_BE2 is not None:
             cells = cells | (self._edges_dense(num_tokens) > 0).unsqueeze(1)
-        cells = cells & self.keep_BN[:, None, :, None] & self.keep_BN[:, None, None, :]
         if self.window is not None:
-            reach_K = self.keep_BN.new_ones(self.window + 1)
-            cells = cells & _by_distance(reach_K, num_tokens)
-        return cells
+            reach = _by_distance(self.keep_BN.new_ones(self.window + 1), num_tokens)
+            cells = cells & (reach | ~keep_B1N.unsqueeze(-1))
+        keys_B1N = keep_B1N | ~keep_B1N.any(-1, keepdim=True)
+        return cells & keys_B1N.unsqueeze(-2)
 
     def kept_cells(self) -> Tensor:
         """|B^S| of Eq. 9, float of shape (B, H), differentiable in the gates.

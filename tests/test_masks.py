@@ -93,7 +93,11 @@ def close(actual: Tensor, expected: Any) -> None:
 def test_dense_hard(mask: SparseMask) -> None:
     expected = torch.from_numpy(cell_by_cell(mask))
     assert torch.equal(mask.dense().double(), expected)
-    assert torch.equal(*torch.broadcast_tensors(mask.open_cells(), expected > 0))
+    # Rows of padding are open to all real tokens, or to everything where there are none.
+    keys_BN = mask.keep_BN | ~mask.keep_BN.any(-1, keepdim=True)
+    padding_BNN = ~mask.keep_BN.unsqueeze(-1) & keys_BN.unsqueeze(-2)
+    attended = (expected > 0) | padding_BNN.unsqueeze(1)
+    assert torch.equal(*torch.broadcast_tensors(mask.open_cells(), attended))
 
 
 @given(mask=masks(soft=True))

@@ -26,11 +26,12 @@ def sdpa_attention(
             "executor 'sdpa' gives no gradient to the gates of a pattern that is being learned; "
             "use executor 'dense' or 'auto' in training"
         )
-    # Rows of padding are open to all real tokens: no row may be empty.
-    keys_BN = mask.keep_BN | ~mask.keep_BN.any(-1, keepdim=True)
-    padding_BNN = ~mask.keep_BN.unsqueeze(-1) & keys_BN.unsqueeze(-2)
-    cells_BHNN = mask.open_cells() | padding_BNN.unsqueeze(1)
     output_BHND = F.scaled_dot_product_attention(
-        query_BHND, key_BHND, value_BHND, attn_mask=cells_BHNN, dropout_p=dropout, scale=scaling
+        query_BHND,
+        key_BHND,
+        value_BHND,
+        attn_mask=mask.open_cells(),
+        dropout_p=dropout,
+        scale=scaling,
     )
     return output_BHND, None
