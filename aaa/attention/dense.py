@@ -9,9 +9,12 @@ masked.)
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from aaa.masks import SparseMask
 
@@ -57,8 +60,37 @@ def open_padding_rows(mask: SparseMask) -> Tensor:
 
 
 def masked_softmax(scores: Tensor, cells: Tensor) -> Tensor:
-    """``cells * exp(scores)``, each row divided by its sum; differentiable in both."""
-    highest_open = scores.masked_fill(cells == 0, -torch.inf).amax(-1, keepdim=True)
-    highest_open = highest_open.detach().clamp_min(torch.finfo(scores.dtype).min)
-    weights = (scores - highest_open).clamp_max(MAX_CLOSED_SCORE).exp() * cells
-    return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    """``cells * exp(scores)``, each row divided by its sum; differentiable once in both.
+
+    ``cells`` may have 1 in place of leading dimensions of ``scores``.
+    """
+    return _MaskedSoftmax.apply(scores, cells)
+
+
+class _MaskedSoftmax(torch.autograd.Function):
+    """By hand, since autograd would keep, and go over, three times as many N x N tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, cells: Tensor) -> Tensor:
+        highest_open = scores.masked_fill(cells == 0, -torch.inf).amax(-1, keepdim=True)
+        highest_open.clamp_min_(torch.finfo(scores.dtype).min)
+        weights = (scores - highest_open).clamp_max_(MAX_CLOSED_SCORE).exp_()
+        probabilities = weights * cells
+        sums = probabilities.sum(-1, keepdim=True).clamp_min_(torch.finfo(scores.dtype).tiny)
+        probabilities.div_(sums)
+        ctx.save_for_backward(weights, cells, sums, probabilities)
+        return probabilities
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        # p = w c / s with s = sum(w c) and w = exp(score): with m = sum(g p), of the score it is
+        # p (g - m), of the cell w (g - m) / s. Open scores never reach the clamp, and nothing
+        # depends on a closed one's.
+        weights, cells, sums, probabilities = ctx.saved_tensors
+        of_probabilities = gradient - (gradient * probabilities).sum(-1, keepdim=True)
+        of_scores = of_probabilities * probabilities
+        if not ctx.needs_input_grad[1]:
+            return of_scores, None
+        of_cells = of_probabilities.mul_(weights).div_(sums)
+        return of_scores, of_cells.sum_to_size(cells.shape)
