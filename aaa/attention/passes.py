@@ -16,7 +16,7 @@ from torch import Tensor
 from aaa.attention.parts import Band, Columns, Part, Slots
 from aaa.attention.selection import Selection
 
-# Cells of all heads at work at a time: these and a copy or two of them stay within a core's cache.
+# Cells of all heads at work at a time: few enough for the caches, enough to keep two cores busy.
 CELLS_AT_ONCE = 2**20
 QUERIES_AT_ONCE = 2**12
 TOKENS_AT_ONCE = 2**14  # of all heads at work: their keys and values are laid out anew
