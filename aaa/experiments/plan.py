@@ -58,12 +58,7 @@ def make_plan(config: DictConfig) -> Plan:
     check_seed(config)
     if control.matched_pattern is not None and pattern.learnable:
         matched_pattern(control)
-    decides = science(config, task, encoder, pattern, parses)
-    if pattern.learnable and control.matched_source is not None:  # what was read, not where
-        decides["sparsity"] = decides["sparsity"] | {
-            "target": f"match:{control.matched_pattern}",
-            "matched": matched_pattern(control).fingerprint(),
-        }
+    decides = science(config, task, encoder, pattern, control, parses)
     return Plan(
         config=config,
         task=task,
@@ -92,6 +87,7 @@ def science(
     task: Task,
     encoder: Encoder,
     pattern: Pattern,
+    control: SparsityControl,
     parses: Parses | None = None,
 ) -> dict[str, Any]:
     """The part of a config that decides a run's numbers; its hash names the run.
@@ -99,7 +95,7 @@ def science(
     Paths, loggers and devices' kinds are not in it: data and weights enter by their content.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    decides = method(plain, pattern) | {
+    decides = method(plain, pattern, control) | {
         "task": without_places(plain["task"]),
         "data": task.fingerprint(),
         "model": without_places(plain["model"]),
@@ -108,7 +104,7 @@ def science(
     return decides | ({} if parses is None else {"parses": parses.fingerprint()})
 
 
-def method(plain: dict[str, Any], pattern: Pattern) -> dict[str, Any]:
+def method(plain: dict[str, Any], pattern: Pattern, control: SparsityControl) -> dict[str, Any]:
     """What of any run's config says how it trains, without what a pattern has no use for.
 
     A pattern without gates does not read the objective and the gates' rate.
@@ -120,10 +116,20 @@ def method(plain: dict[str, Any], pattern: Pattern) -> dict[str, Any]:
         "training": _without_defaults(plain["training"]),
     }
     if pattern.learnable:
-        decides["sparsity"] = plain["sparsity"]
+        decides["sparsity"] = plain["sparsity"] | _read_for_target(control)
     else:
         del decides["training"]["gate_learning_rate"]
     return decides
+
+
+def _read_for_target(control: SparsityControl) -> dict[str, Any]:
+    """A target that is matched to copied diagonals: what was read, not where."""
+    if control.matched_source is None:
+        return {}
+    return {
+        "target": f"match:{control.matched_pattern}",
+        "matched": matched_pattern(control).fingerprint(),
+    }
 
 
 def without_places(node: dict[str, Any]) -> dict[str, Any]:

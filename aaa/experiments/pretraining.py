@@ -81,7 +81,7 @@ def make_pretraining_plan(config: DictConfig) -> PretrainingPlan:
     _check_data(config)
     if control.matched_pattern is not None and pattern.learnable:
         matched_pattern(control)
-    decides = science(config, corpus, encoder, pattern, settings, tokenizer)
+    decides = science(config, corpus, encoder, pattern, control, settings, tokenizer)
     kin = {name: value for name, value in decides.items() if name != "examples_a_step"}
     return PretrainingPlan(
         config=config,
@@ -101,12 +101,13 @@ def science(
     corpus: Corpus,
     encoder: Pretrainable,
     pattern: Pattern,
+    control: SparsityControl,
     settings: PretrainingSettings,
     tokenizer: TokenizerSource | None,
 ) -> dict[str, Any]:
     """The part of a config that decides a run's numbers; its hash names the run."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    decides = method(plain, pattern)
+    decides = method(plain, pattern, control)
     training = {key: value for key, value in decides["training"].items() if key not in DIVISION}
     new = not isinstance(encoder, PretrainedEncoder)
     return decides | {

@@ -58,7 +58,8 @@ def test_id_is_free_of_settings_that_came_later_and_are_as_before(compose: Compo
     """Else every run that was finished before would be done again."""
     config = compose()
     plan = make_plan(config)
-    decides = science(config, plan.task, plan.encoder, plan.pattern)["training"]
+    assert plan.control is not None
+    decides = science(config, plan.task, plan.encoder, plan.pattern, plan.control)["training"]
     assert decides.keys() & {"betas", "eps", "schedule", "decay", "keep"} == set()
     for override in ("training.keep=best", "training.betas=[0.9,0.98]"):
         assert run_id(compose, override) != plan.run_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,11 @@ class TestWhatComesAfter:
             if isinstance(part, FixedDiagonal)
         ]
         assert copies[0].distances == FixedDiagonal(str(learned)).distances
+        elsewhere = shutil.copytree(learned, tmp_path / "elsewhere")  # as a target: one run
+        target = "sparsity.target=match:diagonal_fixed_global1:"
+        aims = [f"{target}{place}" for place in (learned.name, elsewhere)]
+        first, second = (make_pretraining_plan(compose("pattern=aaa", aim)) for aim in aims)
+        assert first.run_id == second.run_id
 
     def test_the_price_of_cells_closes_them(self, compose: Make) -> None:
         """SparseBERT's l1; without a price nothing closes in so few steps."""
