@@ -1,8 +1,8 @@
 """Axes and diagonals on GPUs by Triton kernels: one pass, online softmax, O(N) memory.
 
-``triton_kernels`` says how the cells are divided, ``triton_launch`` calls it, and this file makes
-one differentiable operator of both, which ``torch.compile`` takes as it is. It can be imported
-where Triton cannot.
+``aaa.attention.kernels`` says how the cells are divided and has the kernels and their launch; this
+file makes one differentiable operator of them, which ``torch.compile`` takes as it is. It can be
+imported where Triton cannot.
 
 The kernels are tested against ``dense`` in Triton's interpreter, on a CPU. They have not been run
 or timed on a GPU yet, and their tile sizes are not tuned.
@@ -113,7 +113,7 @@ def _empty_forward(query: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    from aaa.attention.triton_launch import AxisAttention
+    from aaa.attention.kernels.launch import AxisAttention
 
     results = _empty_forward(*arguments)
     AxisAttention(*arguments).forward(results)
@@ -133,7 +133,7 @@ def _empty_backward(wanted: list[bool], *others: Any) -> tuple[Tensor, ...]:
 
 
 def _backward(wanted: list[bool], *others: Any) -> tuple[Tensor, ...]:
-    from aaa.attention.triton_launch import AxisAttention
+    from aaa.attention.kernels.launch import AxisAttention
 
     results = _empty_backward(wanted, *others)
     AxisAttention(*others[4:]).backward(others[:4], results)

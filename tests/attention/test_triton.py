@@ -125,7 +125,7 @@ def test_closed_gates_of_long_texts_are_estimated_without_bias(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From a sample of one token: the mean over all tokens that it can be is exact."""
-    monkeypatch.setattr("aaa.attention.triton_launch.SAMPLED_TOKENS", 1)
+    monkeypatch.setattr("aaa.attention.kernels.launch.SAMPLED_TOKENS", 1)
     mask = axis_mask([5], heads=1, share=0.4, num_diagonals=1)
     inputs = inputs_for(mask, heads=1)
     weights = torch.randn(inputs[0].shape, device=DEVICE)
@@ -278,7 +278,7 @@ COMPILE = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from aaa.attention import triton_kernels
+from aaa.attention.kernels import launch
 
 types = dict.fromkeys(("rows", "columns", "diagonals", "others"), "*i8")
 types |= dict.fromkeys(("row_list", "row_count", "column_list", "column_count", "spans"), "*i32")
@@ -290,7 +290,7 @@ types |= {"seeds": "*i64", "scaling": "fp32", "dropout": "fp32"}
 constants = {"D": 64, "BLOCK_D": 64, "BLOCK_Q": 64, "BLOCK_K": 64, "BLOCK": 64}
 constants |= {"PRECISION": "ieee", "DROPOUT": False, "ROWS": True}
 for name in ("forward", "query_gradient", "key_gradient", "axis_gradient", "diagonal_gradient"):
-    kernel = getattr(triton_kernels, f"{name}_kernel")
+    kernel = getattr(launch, f"{name}_kernel")
     chosen = {arg: constants[arg] for arg in kernel.arg_names if arg in constants}
     signature = {arg: types.get(arg, "i32") for arg in kernel.arg_names}
     signature |= dict.fromkeys(chosen, "constexpr")

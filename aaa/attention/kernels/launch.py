@@ -1,4 +1,4 @@
-"""Launches the kernels of ``triton_kernels`` for one batch at one layer.
+"""Launches the kernels for one batch at one layer.
 
 Shape suffixes: S sampled tokens.
 """
@@ -13,8 +13,10 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from aaa.attention import triton_kernels as kernels
 from aaa.attention.gates import SAMPLED_TOKENS
+from aaa.attention.kernels.backward import key_gradient_kernel, query_gradient_kernel
+from aaa.attention.kernels.forward import forward_kernel
+from aaa.attention.kernels.gates import axis_gradient_kernel, diagonal_gradient_kernel
 
 INTERPRETED_BLOCK = 16
 
@@ -68,7 +70,7 @@ class AxisAttention:
     def forward(self, results: tuple[Tensor, ...]) -> None:
         """Fills the output, each query's largest open score, and its log-sum-exp."""
         blocks = _blocks(self.inputs[0], backward=False)
-        self._launch_tiles(kernels.forward_kernel, results, results[0], blocks, blocks["BLOCK_Q"])
+        self._launch_tiles(forward_kernel, results, results[0], blocks, blocks["BLOCK_Q"])
 
     def backward(self, known: tuple[Tensor, ...], results: tuple[Tensor, ...]) -> None:
         """Fills the gradients of query, key, value, and of the gates of rows, columns, diagonals.
@@ -83,10 +85,10 @@ class AxisAttention:
         of_query, of_key, of_value, *of_gates = results
         read: tuple[Tensor, ...] = (gradient, log_total_BHN, delta_BHN)
         self._launch_tiles(
-            kernels.query_gradient_kernel, (*read, of_query), gradient, blocks, blocks["BLOCK_Q"]
+            query_gradient_kernel, (*read, of_query), gradient, blocks, blocks["BLOCK_Q"]
         )
         self._launch_tiles(
-            kernels.key_gradient_kernel, (*read, of_key, of_value), gradient, blocks,
+            key_gradient_kernel, (*read, of_key, of_value), gradient, blocks,
             blocks["BLOCK_K"],
         )  # fmt: skip
         read = (gradient, highest_BHN, *read[1:])
@@ -139,7 +141,7 @@ class AxisAttention:
         blocks = _blocks(read[0], backward=True)
         other = (self.columns, self.rows)[axis]
         tiles = triton.cdiv(self.num_tokens, blocks["BLOCK_Q"])
-        kernels.axis_gradient_kernel[(tiles, self.batch * self.num_heads)](
+        axis_gradient_kernel[(tiles, self.batch * self.num_heads)](
             *self.inputs, *read, result, own.tokens, own.counts, other.gates,
             others.tokens, others.counts, self.diagonals, self.seed, *self._strides(read[0]),
             self.num_heads, own.heads, other.heads, self.diagonals.shape[1],
@@ -150,7 +152,7 @@ class AxisAttention:
     def _fill_diagonals(self, read: tuple[Tensor, ...], result: Tensor) -> None:
         num_diagonals = result.shape[2]
         blocks = _blocks(read[0], backward=True)
-        kernels.diagonal_gradient_kernel[(num_diagonals, self.batch * self.num_heads)](
+        diagonal_gradient_kernel[(num_diagonals, self.batch * self.num_heads)](
             *self.inputs, *read, result.zero_(), self.rows.gates, self.columns.gates, self.spans,
             self.seed, *self._strides(read[0]), self.num_heads, self.rows.heads,
             self.columns.heads, self.num_tokens, num_diagonals, self.window, self.scaling,
