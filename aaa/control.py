@@ -5,6 +5,7 @@ Shape suffixes: B batch, N true lengths (an entry for each length from 0 on).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -21,6 +22,7 @@ AlphaSchedule = Literal["constant", "linear"]
 
 INTEGRAL_TIME = 0.2  # share of training in which a small gap that stays doubles its force
 NEAR = 0.02  # a gap counts for no more in the integral: far from the target it would overshoot
+RECENT = 0.05  # share of training over which the gap of training texts is averaged
 LENGTH_BINS = 8
 
 # Of each control, where none is given: dual's factor meets gaps of a percent, the hinge's is
@@ -35,7 +37,8 @@ class SparsityControl:
     ``hinge`` is Eq. 10: ``alpha * max(0, gap)`` where the gap is what rho lacks of its target. It
     closes gates and never opens one again. ``dual`` is ours: ``multiplier * gap``, where the
     multiplier follows the gap as in an augmented Lagrangian, ``alpha * (gap + its integral)``; it
-    may be negative, so that gates open again above the target, and one run ends at the target.
+    may be negative, so that gates open again above the target, and one run ends at the target. An
+    evaluation on the way corrects it for what training texts do not tell (``Controller.correct``).
     ``search`` is the paper's procedure: the hinge with both schedules of alpha, alpha raised until
     the target is met, and the best of those runs (``aaa.experiments.search``).
     ``l1`` is SparseBERT's (Shi et al., 2021): ``alpha * |M|_1``, every open cell of every head's
@@ -215,6 +218,8 @@ class Controller(nn.Module):
     target_N: Tensor
     weight_N: Tensor
     integral: Tensor
+    recent_gap: Tensor
+    shift: Tensor
 
     def __init__(
         self,
@@ -228,7 +233,8 @@ class Controller(nn.Module):
         self.settings, self.num_batches, self.num_heads = settings, num_batches, num_heads
         self.register_buffer("target_N", by_length.target_N, persistent=False)
         self.register_buffer("weight_N", by_length.weight_N, persistent=False)
-        self.register_buffer("integral", torch.zeros((), dtype=torch.float64))
+        for state, start in (("integral", 0.0), ("recent_gap", math.nan), ("shift", 0.0)):
+            self.register_buffer(state, torch.tensor(start, dtype=torch.float64))
         self.alpha = self.gap = self.target = 0.0  # of the latest step, to be shown
         self.waiting = False  # for the target to begin to rise
 
@@ -265,7 +271,33 @@ class Controller(nn.Module):
         if self.waiting:  # or open gates would be driven further open
             self.alpha = 0.0
             return 0.0 * gap
+        self._remember()
+        gap = gap + float(self.shift)
+        self.gap += float(self.shift)
         near = max(-NEAR, min(NEAR, self.gap))
         self.integral += near / (INTEGRAL_TIME * self.num_batches)
         self.alpha = settings.strength * (self.gap + float(self.integral))
         return self.alpha * gap
+
+    def _remember(self) -> None:
+        """Keeps a running mean of the gap on training texts, before it is corrected."""
+        share = min(1.0, 1 / (RECENT * self.num_batches))
+        change = self.gap - float(self.recent_gap)
+        if math.isnan(change):  # the first
+            self.recent_gap.fill_(self.gap)
+        else:
+            self.recent_gap += share * change
+
+    def correct(self, rho: float, progress: float) -> None:
+        """Learns from rho on the development set how far the training texts' gap is off.
+
+        Development sets differ from training sets in more than their lengths: on STS-B, texts of
+        the same length end 2 points less sparse. Of ``dual``, once target and noise are as they
+        will be at the end. The texts' labels are not used.
+        """
+        settings = self.settings
+        settled = settings.ramp_at(progress) == 1
+        settled &= settings.noise_at(progress) == settings.noise_at(1.0)
+        if settings.control == "dual" and settled and bool(self.recent_gap.isfinite()):
+            assert not isinstance(settings.target, str), "match:<pattern> was not resolved"
+            self.shift.fill_(settings.target + settings.margin - rho - float(self.recent_gap))

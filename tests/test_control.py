@@ -145,6 +145,41 @@ class TestDual:
             step(controller, 0.45)
         assert step(controller, 0.5)[1] < -0.1  # what holds the task's pull in balance
 
+    def test_an_evaluation_corrects_what_training_texts_do_not_tell(self) -> None:
+        """Development texts that end less sparse by a constant: so does the target then."""
+        controller = flat("dual", noise_end=0.4)
+        for _ in range(20):
+            step(controller, 0.48)
+        controller.correct(0.48 - 0.03, progress=0.6)
+        assert float(controller.shift) == pytest.approx(0.03, abs=1e-6)
+        assert step(controller, 0.5)[1] < 0  # sparse enough, were it for these texts
+        assert controller.gap == pytest.approx(0.03, abs=1e-6)
+        controller.correct(0.5, progress=0.8)  # by what it is off at all, not by what is left
+        assert abs(float(controller.shift)) < 0.02
+
+    @pytest.mark.parametrize(
+        ("control", "progress", "fields"),
+        [
+            ("dual", 0.3, {}),  # noise has not ended
+            ("dual", 0.5, {"ramp_start": 0.4, "ramp_end": 0.7}),
+            ("hinge", 0.9, {}),  # the paper's stays what it is
+        ],
+    )
+    def test_no_correction_before_all_is_as_it_will_be(
+        self, control: Kind, progress: float, fields: dict[str, float]
+    ) -> None:
+        settings = SparsityControl(target=0.5, control=control, **({"ramp_end": 0.0} | fields))  # type: ignore[arg-type]
+        by_length = LengthTarget.fit(0.5, Local(0), 1, [10], [10])
+        controller = Controller(settings, by_length, num_batches=100)
+        step(controller, 0.4, progress)
+        controller.correct(0.3, progress)
+        assert float(controller.shift) == 0
+
+    def test_a_correction_without_training_before_is_none(self) -> None:
+        controller = flat("dual")
+        controller.correct(0.3, progress=1.0)
+        assert float(controller.shift) == 0
+
     @pytest.mark.parametrize("pull", [0.5, 4.0])
     def test_one_run_ends_at_the_target(self, pull: float) -> None:
         """A task that pulls rho down with constant force: the hinge would settle below."""

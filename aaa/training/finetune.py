@@ -107,7 +107,7 @@ class FineTune(SparseTraining):
         """Exact figures over whole development sets, whatever the batches and processes."""
         for split in self._splits:
             figures = self.figures[split] = self._evaluation(split).conclude()
-            self.log_evaluation(split, figures)
+            self.conclude_evaluation(split, figures)
         headline = self.figures["validation"]["metrics"][self.task.headline]
         self.log(self.task.headline, headline, prog_bar=True, logger=False, rank_zero_only=True)
 

@@ -100,8 +100,10 @@ class SparseTraining(LightningModule):
         if self.control is not None:
             self.log("train/gate_learning_rate", rates[-1]["lr"])
 
-    def log_evaluation(self, split: str, figures: Mapping[str, Any]) -> None:
-        """Logs metrics and the masks' statistics, for all layers and each."""
+    def conclude_evaluation(self, split: str, figures: Mapping[str, Any]) -> None:
+        """Logs metrics and the masks' statistics, for all layers and each; tells the control."""
+        if self.control is not None and split == "validation":
+            self.control.correct(figures["sparsity"], self.global_step / self.total_steps)
         logged = {f"{split}/{name}": value for name, value in figures["metrics"].items()}
         logged[f"{split}/rho"] = figures["sparsity"]
         layers = {"rho": figures["sparsity_per_layer"]}

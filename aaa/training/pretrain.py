@@ -146,7 +146,7 @@ class Pretrain(SparseTraining):
         self.figures = {**self.masks.compute(), "metrics": metrics}
         for metric in (self.losses, self.hits, self.masks):
             metric.reset()
-        self.log_evaluation("validation", self.figures)
+        self.conclude_evaluation("validation", self.figures)
         self.log(
             "masked_accuracy", metrics["masked_accuracy"], prog_bar=True, logger=False,
             rank_zero_only=True,
