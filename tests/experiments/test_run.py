@@ -320,6 +320,22 @@ class TestStopped:
         ]
         assert not (directory / "last.ckpt").exists()
 
+    def test_by_sigkill_just_after_an_evaluation(
+        self, compose: Compose, small_overrides: list[str], tmp_path: Path
+    ) -> None:
+        """Its checkpoint is from before; what the evaluation told the control must not be lost."""
+        torch.set_num_threads(1)
+        steps = ["training.max_steps=40", "run.checkpoint_every=21"]  # evaluated after 21 steps
+        undisturbed = run(compose(*steps, f"run.output_dir={tmp_path / 'undisturbed'}"))
+        directory = make_plan(compose(*steps)).directory
+        process = self.start([*small_overrides, *steps], directory, steps=22)
+        process.kill()
+        process.wait(60)
+        again = subprocess.run(command([*small_overrides, *steps]), env=ONE_THREAD)
+        assert again.returncode == 0
+        assert "resuming from" in (directory / "run.log").read_text()
+        assert numbers(read_result(directory)) == numbers(undisturbed.result)
+
     def test_a_stopped_multirun_starts_no_further_job(
         self, compose: Compose, small_overrides: list[str], tmp_path: Path
     ) -> None:
