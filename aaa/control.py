@@ -142,6 +142,11 @@ class SparsityControl:
         """The factor of the gates' noise at a share of training in [0, 1]."""
         return 1.0 - _risen(progress, self.noise_start, self.noise_end)
 
+    @property
+    def settles_at(self) -> float:
+        """The share of training from which target and noise are as they will be at the end."""
+        return max(self.ramp_end, self.noise_end)
+
     def alpha_at(self, progress: float) -> float:
         """The hinge's factor at a share of training in [0, 1]."""
         return self.strength * (min(1.0, 2 * progress) if self.alpha_schedule == "linear" else 1)
@@ -296,8 +301,7 @@ class Controller(nn.Module):
         will be at the end. The texts' labels are not used.
         """
         settings = self.settings
-        settled = settings.ramp_at(progress) == 1
-        settled &= settings.noise_at(progress) == settings.noise_at(1.0)
-        if settings.control == "dual" and settled and bool(self.recent_gap.isfinite()):
+        settled = progress >= settings.settles_at and bool(self.recent_gap.isfinite())
+        if settings.control == "dual" and settled:
             assert not isinstance(settings.target, str), "match:<pattern> was not resolved"
             self.shift.fill_(settings.target + settings.margin - rho - float(self.recent_gap))

@@ -88,7 +88,7 @@ def _keep_best(plan: Plan, total_steps: int) -> KeepBest | None:
     """For ``training.keep=best``; with a learned pattern, once its masks have settled."""
     if plan.settings.keep == "last":
         return None
-    settled = 0.0 if plan.control is None else max(plan.control.ramp_end, plan.control.noise_end)
+    settled = 0.0 if plan.control is None else plan.control.settles_at
     # The last evaluation always counts, or there might be none.
     from_step = min(math.ceil(settled * total_steps), total_steps)
     return KeepBest(plan.directory / BEST, plan.task.headline, from_step)
