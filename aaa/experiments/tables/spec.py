@@ -41,7 +41,7 @@ then what stands on the command line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +57,23 @@ from aaa.experiments.tables.cells import (
     Table,
     known_name,
 )
+from aaa.experiments.tables.nodes import (
+    as_mapping,
+    as_words,
+    is_number,
+    mapping_under,
+    only_keys,
+    text_under,
+)
+from aaa.experiments.tables.parts import QUANTITIES, read_column, read_row
 from aaa.places import config_folder, first_line
 
 __all__ = ["Cell", "Column", "Pretraining", "Row", "Table", "load_table", "scales_of"]
 
 KINDS = ("table", "figure")
-QUANTITIES = ("rho", "score", "row_share", "column_share")
 
 SPEC_KEYS = (
     "extends", "title", "source", "notes", "kind", "quantities", "columns", "rows", "scales",
-)  # fmt: skip
-COLUMN_KEYS = ("label", "metric", "overrides", "at")
-ROW_KEYS = (
-    "label", "overrides", "at", "in", "compare", "target", "pretrained", "requires", "columns",
-    "series", "x", "paper", "quoted",
 )  # fmt: skip
 SCALE_KEYS = ("overrides", "columns", "rows", "seeds", "pretrain", "pretrained", "cost")
 COST_KEYS = ("weights", "tokens", "teraflops")
@@ -114,20 +117,20 @@ def load_table(name: str, scale: str = "demo") -> Table:
     path = find_table(name)
     spec = _read(path)
     where = path.name
-    _only(spec, SPEC_KEYS, where)
-    scales = _mapping(spec, "scales", where)
-    at = _mapping(scales, known_name(scale, scales, f"{where}: scale"), f"{where}, scales")
-    _only(at, SCALE_KEYS, f"{where}, scale {scale}")
-    declared = _mapping(spec, "columns", where)
-    rows = _mapping(spec, "rows", where)
-    quantities = _words(spec.get("quantities", ["rho", "score"]), f"{where}, quantities")
+    only_keys(spec, SPEC_KEYS, where)
+    scales = mapping_under(spec, "scales", where)
+    at = mapping_under(scales, known_name(scale, scales, f"{where}: scale"), f"{where}, scales")
+    only_keys(at, SCALE_KEYS, f"{where}, scale {scale}")
+    declared = mapping_under(spec, "columns", where)
+    rows = mapping_under(spec, "rows", where)
+    quantities = as_words(spec.get("quantities", ["rho", "score"]), f"{where}, quantities")
     for quantity in quantities:
         known_name(quantity, QUANTITIES, f"{where}: quantity")
     scale_where = f"{where}, scale {scale}"
-    column_names = _words(at.get("columns", list(declared)), f"{scale_where}, columns")
-    row_names = _words(at.get("rows", list(rows)), f"{scale_where}, rows")
+    column_names = as_words(at.get("columns", list(declared)), f"{scale_where}, columns")
+    row_names = as_words(at.get("rows", list(rows)), f"{scale_where}, rows")
     columns = tuple(
-        _column(
+        read_column(
             known_name(column, declared, f"{scale_where}: column"), declared[column], scale, where
         )
         for column in column_names
@@ -135,15 +138,15 @@ def load_table(name: str, scale: str = "demo") -> Table:
     table = Table(
         name=path.stem,
         scale=scale,
-        title=_text(spec, "title", where),
-        source=_text(spec, "source", where, default=""),
-        notes=_words(spec.get("notes", []), f"{where}, notes"),
+        title=text_under(spec, "title", where),
+        source=text_under(spec, "source", where, default=""),
+        notes=as_words(spec.get("notes", []), f"{where}, notes"),
         kind=known_name(spec.get("kind", "table"), KINDS, f"{where}: kind"),
         quantities=quantities,
-        overrides=_words(at.get("overrides", []), f"{scale_where}, overrides"),
+        overrides=as_words(at.get("overrides", []), f"{scale_where}, overrides"),
         columns=columns,
         rows=tuple(
-            _row(row, _mapping(rows, row, f"{where}, rows"), scale, at, declared, where)
+            read_row(row, mapping_under(rows, row, f"{where}, rows"), scale, at, declared, where)
             for row in (known_name(name, rows, f"{scale_where}: row") for name in row_names)
         ),
         seeds=_seeds(at.get("seeds", [0]), f"{scale_where}, seeds"),
@@ -156,7 +159,7 @@ def load_table(name: str, scale: str = "demo") -> Table:
 def scales_of(name: str) -> list[str]:
     """The scales that a table has."""
     path = find_table(name)
-    return list(_mapping(_read(path), "scales", path.name))
+    return list(mapping_under(_read(path), "scales", path.name))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -177,101 +180,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def _column(name: str, node: Any, scale: str, where: str) -> Column:
-    where = f"{where}, column {name}"
-    node = _is_mapping(node or {}, where)
-    _only(node, COLUMN_KEYS, where)
-    label, overrides = _at_scale(name, node, scale, where)
-    return Column(name, label, _text(node, "metric", where, default=""), overrides)
-
-
-def _row(
-    name: str,
-    node: Mapping[str, Any],
-    scale: str,
-    at: Mapping[str, Any],
-    columns: Mapping[str, Any],
-    where: str,
-) -> Row:
-    where = f"{where}, row {name}"
-    _only(node, ROW_KEYS, where)
-    label, overrides = _at_scale(name, node, scale, where)
-    within = _is_mapping(node.get("in", {}), f"{where}, in")
-    paper = _is_mapping(node.get("paper", {}), f"{where}, paper")
-    for quantity, figures in paper.items():
-        known_name(quantity, QUANTITIES, f"{where}: quantity of the paper")
-        for column in _is_mapping(figures, f"{where}, paper, {quantity}"):
-            known_name(column, columns, f"{where}, paper: column")
-    pretrained = None
-    if "pretrained" in node:
-        pretrained = _pretraining(node["pretrained"], at, scale, where)
-        overrides = (*_words(at.get("pretrained", []), f"{where}, pretrained"), *overrides)
-    only = node.get("columns")
-    x = node.get("x")
-    if x is not None and not _is_number(x):
-        raise ValueError(f"{where}: x is a number, not {x!r}")
-    return Row(
-        name=name,
-        label=label,
-        overrides=overrides,
-        within={
-            known_name(column, columns, f"{where}, in: column"): _words(
-                own, f"{where}, in, {column}"
-            )
-            for column, own in within.items()
-        },
-        compare=node.get("compare"),
-        target=node.get("target"),
-        pretrained=pretrained,
-        requires=_words(node.get("requires", []), f"{where}, requires"),
-        columns=None
-        if only is None
-        else tuple(
-            known_name(column, columns, f"{where}: column")
-            for column in _words(only, f"{where}, columns")
-        ),
-        series=node.get("series"),
-        x=x,
-        paper=paper,
-        quoted=node.get("quoted"),
-    )
-
-
-def _pretraining(node: Any, at: Mapping[str, Any], scale: str, where: str) -> Pretraining:
-    where = f"{where}, pretrained"
-    node = _is_mapping(node, where)
-    _only(node, ("pattern", "gives", "adapts", "steps"), where)
-    gives = _words(node.get("gives", ["model.path"]), f"{where}, gives")
-    common = _words(at.get("pretrain", []), f"{where}, pretrain")
-    own = (*common, f"pattern={_text(node, 'pattern', where)}")
-    adapts = None
-    if "adapts" in node:
-        adapts = Pretraining(
-            (*common, f"pattern={_text(node, 'adapts', where)}"), ("model.path=",)
-        )
-        steps = _is_mapping(node.get("steps", {}), f"{where}, steps").get(scale)
-        if not isinstance(steps, int):
-            raise ValueError(f"{where}: adapts needs steps at scale {scale}, a whole number")
-        own = (*own, f"training.max_steps={steps}")
-    elif "steps" in node:
-        raise ValueError(f"{where}: steps are for adapts, the pattern that is gone on from")
-    return Pretraining(own, tuple(f"{key}=" for key in gives), adapts)
-
-
-def _at_scale(
-    name: str, node: Mapping[str, Any], scale: str, where: str
-) -> tuple[str, tuple[str, ...]]:
-    """The label and the overrides of a row or column at a scale."""
-    ats = _is_mapping(node.get("at", {}), f"{where}, at")
-    at = _is_mapping(ats.get(scale, {}), f"{where}, at {scale}")
-    _only(at, ("label", "overrides"), f"{where}, at {scale}")
-    label = at.get("label", node.get("label", name))
-    return str(label), (
-        *_words(node.get("overrides", []), f"{where}, overrides"),
-        *_words(at.get("overrides", []), f"{where}, at {scale}, overrides"),
-    )
 
 
 def _check(table: Table, declared: Mapping[str, Any], where: str) -> None:
@@ -308,35 +216,8 @@ def _check_target(table: Table, row: Row, place: str) -> None:
                 f"{place}: the rho of row {matched.name} can be matched only if its pattern is "
                 f"one of conf/pattern as it stands, not {' '.join(matched.overrides)}"
             )
-    elif target is not None and not (_is_number(target) and 0 <= target < 1):
+    elif target is not None and not (is_number(target) and 0 <= target < 1):
         raise ValueError(f"{place}: target is a share in [0, 1), not {target!r}")
-
-
-def _only(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
-    for key in node:
-        if key not in keys:
-            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(keys)}")
-
-
-def _mapping(node: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    if key not in node:
-        raise ValueError(f"{where}: there is no {key!r}")
-    found = _is_mapping(node[key], f"{where}, {key}")
-    if not found:
-        raise ValueError(f"{where}, {key} is empty")
-    return found
-
-
-def _is_mapping(node: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(node, Mapping):
-        raise ValueError(f"{where} is a mapping, not {node!r}")
-    return {str(key): value for key, value in node.items()}
-
-
-def _words(node: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(node, list) or not all(isinstance(word, str) for word in node):
-        raise ValueError(f"{where} is a list of words, not {node!r}")
-    return tuple(node)
 
 
 def _seeds(node: Any, where: str) -> tuple[int, ...]:
@@ -347,18 +228,7 @@ def _seeds(node: Any, where: str) -> tuple[int, ...]:
 
 
 def _cost(node: Any, where: str) -> Mapping[str, float]:
-    node = _is_mapping(node, where)
-    if set(node) != set(COST_KEYS) or not all(_is_number(n) and n > 0 for n in node.values()):
+    node = as_mapping(node, where)
+    if set(node) != set(COST_KEYS) or not all(is_number(n) and n > 0 for n in node.values()):
         raise ValueError(f"{where} has numbers above 0 for {', '.join(COST_KEYS)}, not {node!r}")
     return {key: float(number) for key, number in node.items()}
-
-
-def _text(node: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
-    text = node.get(key, default)
-    if not isinstance(text, str):
-        raise ValueError(f"{where}: {key} is a text, not {text!r}")
-    return text
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,53 @@
+"""The nodes of a yaml: what is not as it should be is refused, with its place in the file.
+
+Each raises ``ValueError`` that begins with ``where``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def only_keys(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    """Refuses a key that is not known."""
+    for key in node:
+        if key not in keys:
+            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(keys)}")
+
+
+def mapping_under(node: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    """The mapping under a key, which must be there and not be empty."""
+    if key not in node:
+        raise ValueError(f"{where}: there is no {key!r}")
+    found = as_mapping(node[key], f"{where}, {key}")
+    if not found:
+        raise ValueError(f"{where}, {key} is empty")
+    return found
+
+
+def as_mapping(node: Any, where: str) -> Mapping[str, Any]:
+    """A node that is to be a mapping."""
+    if not isinstance(node, Mapping):
+        raise ValueError(f"{where} is a mapping, not {node!r}")
+    return {str(key): value for key, value in node.items()}
+
+
+def as_words(node: Any, where: str) -> tuple[str, ...]:
+    """A node that is to be a list of words."""
+    if not isinstance(node, list) or not all(isinstance(word, str) for word in node):
+        raise ValueError(f"{where} is a list of words, not {node!r}")
+    return tuple(node)
+
+
+def text_under(node: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
+    """The text under a key."""
+    text = node.get(key, default)
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: {key} is a text, not {text!r}")
+    return text
+
+
+def is_number(value: Any) -> bool:
+    """Whether a node is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,119 @@
+"""A table's columns and rows, read from its file; ``spec`` says what they may have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aaa.experiments.tables.cells import Column, Pretraining, Row, known_name
+from aaa.experiments.tables.nodes import (
+    as_mapping,
+    as_words,
+    is_number,
+    only_keys,
+    text_under,
+)
+
+QUANTITIES = ("rho", "score", "row_share", "column_share")
+COLUMN_KEYS = ("label", "metric", "overrides", "at")
+ROW_KEYS = (
+    "label", "overrides", "at", "in", "compare", "target", "pretrained", "requires", "columns",
+    "series", "x", "paper", "quoted",
+)  # fmt: skip
+
+
+def read_column(name: str, node: Any, scale: str, where: str) -> Column:
+    """A column of the file at a scale."""
+    where = f"{where}, column {name}"
+    node = as_mapping(node or {}, where)
+    only_keys(node, COLUMN_KEYS, where)
+    label, overrides = _at_scale(name, node, scale, where)
+    return Column(name, label, text_under(node, "metric", where, default=""), overrides)
+
+
+def read_row(
+    name: str,
+    node: Mapping[str, Any],
+    scale: str,
+    at: Mapping[str, Any],
+    columns: Mapping[str, Any],
+    where: str,
+) -> Row:
+    """A row of the file at a scale, whose keys ``at`` has; ``columns`` are those declared."""
+    where = f"{where}, row {name}"
+    only_keys(node, ROW_KEYS, where)
+    label, overrides = _at_scale(name, node, scale, where)
+    within = as_mapping(node.get("in", {}), f"{where}, in")
+    paper = as_mapping(node.get("paper", {}), f"{where}, paper")
+    for quantity, figures in paper.items():
+        known_name(quantity, QUANTITIES, f"{where}: quantity of the paper")
+        for column in as_mapping(figures, f"{where}, paper, {quantity}"):
+            known_name(column, columns, f"{where}, paper: column")
+    pretrained = None
+    if "pretrained" in node:
+        pretrained = _pretraining(node["pretrained"], at, scale, where)
+        overrides = (*as_words(at.get("pretrained", []), f"{where}, pretrained"), *overrides)
+    only = node.get("columns")
+    x = node.get("x")
+    if x is not None and not is_number(x):
+        raise ValueError(f"{where}: x is a number, not {x!r}")
+    return Row(
+        name=name,
+        label=label,
+        overrides=overrides,
+        within={
+            known_name(column, columns, f"{where}, in: column"): as_words(
+                own, f"{where}, in, {column}"
+            )
+            for column, own in within.items()
+        },
+        compare=node.get("compare"),
+        target=node.get("target"),
+        pretrained=pretrained,
+        requires=as_words(node.get("requires", []), f"{where}, requires"),
+        columns=None
+        if only is None
+        else tuple(
+            known_name(column, columns, f"{where}: column")
+            for column in as_words(only, f"{where}, columns")
+        ),
+        series=node.get("series"),
+        x=x,
+        paper=paper,
+        quoted=node.get("quoted"),
+    )
+
+
+def _pretraining(node: Any, at: Mapping[str, Any], scale: str, where: str) -> Pretraining:
+    where = f"{where}, pretrained"
+    node = as_mapping(node, where)
+    only_keys(node, ("pattern", "gives", "adapts", "steps"), where)
+    gives = as_words(node.get("gives", ["model.path"]), f"{where}, gives")
+    common = as_words(at.get("pretrain", []), f"{where}, pretrain")
+    own = (*common, f"pattern={text_under(node, 'pattern', where)}")
+    adapts = None
+    if "adapts" in node:
+        adapts = Pretraining(
+            (*common, f"pattern={text_under(node, 'adapts', where)}"), ("model.path=",)
+        )
+        steps = as_mapping(node.get("steps", {}), f"{where}, steps").get(scale)
+        if not isinstance(steps, int):
+            raise ValueError(f"{where}: adapts needs steps at scale {scale}, a whole number")
+        own = (*own, f"training.max_steps={steps}")
+    elif "steps" in node:
+        raise ValueError(f"{where}: steps are for adapts, the pattern that is gone on from")
+    return Pretraining(own, tuple(f"{key}=" for key in gives), adapts)
+
+
+def _at_scale(
+    name: str, node: Mapping[str, Any], scale: str, where: str
+) -> tuple[str, tuple[str, ...]]:
+    """The label and the overrides of a row or column at a scale."""
+    ats = as_mapping(node.get("at", {}), f"{where}, at")
+    at = as_mapping(ats.get(scale, {}), f"{where}, at {scale}")
+    only_keys(at, ("label", "overrides"), f"{where}, at {scale}")
+    label = at.get("label", node.get("label", name))
+    return str(label), (
+        *as_words(node.get("overrides", []), f"{where}, overrides"),
+        *as_words(at.get("overrides", []), f"{where}, at {scale}, overrides"),
+    )
