@@ -35,7 +35,7 @@ class GatheredCost:
     a_cell: float
 
 
-# Fitted to scripts/benchmark_attention.py on a CPU (docs/performance.md): CPU time of one thread,
+# Fitted to scripts/benchmark_attention on a CPU (docs/performance.md): CPU time of one thread,
 # 12 heads of 64, texts of 128 to 2,048 tokens, 1 to 50 % of the rows and of the columns open.
 AGAINST_SDPA = GatheredCost(a_text=60_000, a_token=300, a_cell=1.0)
 AGAINST_DENSE = GatheredCost(a_text=22_000, a_token=100, a_cell=0.5)
