@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from aaa import Axis, Global, Local, Pattern, gate_parameters, load_sparse, sparsify
 from aaa.masks import SparseMask
@@ -21,14 +21,10 @@ from aaa.patterns import LayerInput
 from aaa.record import KEY
 from aaa.sparse import sparse_layers
 from tests.conftest import EncoderFactory
+from tests.encoders import randomise_gates
 from tests.patterns.test_spec import EXAMPLES, SHIPPED
 
 Batch = dict[str, Tensor]
-
-
-def randomise_gates(model: nn.Module) -> None:
-    for parameter in gate_parameters(model):
-        parameter.data.normal_()
 
 
 @torch.no_grad()

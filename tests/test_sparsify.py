@@ -310,9 +310,7 @@ def test_gates_without_noise_are_those_of_evaluation(
 ) -> None:
     no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model = sparsify(make_encoder(**no_dropout), Axis() | Local(1))
-    with torch.no_grad():
-        for parameter in gate_parameters(model):
-            parameter.normal_()
+    randomise_gates(model)
     model(**batch)
     evaluated = float(sparsity(model).detach())
     model.train()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
-from aaa.patterns.gumbel import gumbel_sigmoid
+from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid
 from aaa.patterns.local import Local
 
 
@@ -25,13 +25,18 @@ class Axis(Pattern):
 
     What the paper leaves open and is ours: heads share the gates, unless ``per_head``; the
     importance layers start at weight 0 and a positive bias, so that fine-tuning starts from
-    (nearly) full attention.
+    (nearly) full attention; and logits are ``centred``: a token's logit is ``w (x - mean of x over
+    its text) + b``. The hidden states of a layer have much in common, and what closes gates acts
+    on all of them alike. Read as they are, it goes through the common part of ``x`` into ``w``,
+    and a layer's tokens close together, whatever they are. Centred, it goes into ``b`` alone:
+    how many are open is then one question, and which ones is another.
 
     Args:
         initial_logit: the bias at the start; a gate is open with probability sigmoid of it.
         temperature: of the Gumbel-sigmoid.
         rows, columns: whether rows, and whether columns, can be opened; at least one of them.
         per_head: whether each head chooses its own tokens.
+        centred: whether a token is held against its text; else its logit is ``w x + b``.
 
     Raises:
         ValueError: if the temperature is not positive, or neither rows nor columns are wanted.
@@ -47,6 +52,7 @@ class Axis(Pattern):
         rows: bool = True,
         columns: bool = True,
         per_head: bool = False,
+        centred: bool = True,
     ) -> None:
         super().__init__()
         if temperature <= 0:
@@ -54,7 +60,8 @@ class Axis(Pattern):
         if not (rows or columns):
             raise ValueError("Axis opens rows, columns or both; without either use Local(0)")
         self.initial_logit, self.temperature = initial_logit, temperature
-        self.rows, self.columns, self.per_head = rows, columns, per_head
+        self.rows, self.columns = rows, columns
+        self.per_head, self.centred = per_head, centred
 
     def bind(self, site: LayerSite) -> Pattern:
         bound = copy.deepcopy(self)
@@ -77,22 +84,35 @@ class Axis(Pattern):
         )
 
     def extra_repr(self) -> str:
-        options = {"rows": self.rows, "columns": self.columns, "per_head": self.per_head}
-        usual = {"rows": True, "columns": True, "per_head": False}
+        usual = {"rows": True, "columns": True, "per_head": False, "centred": True}
+        options = {name: getattr(self, name) for name in usual}
         return ", ".join(f"{k}={options[k]}" for k in usual if options[k] != usual[k])
 
     def _importance_layer(self, site: LayerSite) -> nn.Linear:
         layer = nn.Linear(site.hidden_size, site.num_heads if self.per_head else 1)
         nn.init.zeros_(layer.weight)
-        nn.init.constant_(layer.bias, self.initial_logit)
+        nn.init.constant_(layer.bias, self.initial_logit / self._bias_gain)
         return layer
+
+    @property
+    def _bias_gain(self) -> float:
+        """A bias beside weights that leave the level to it is a logit's single parameter."""
+        return SINGLE_LOGIT_GAIN if self.centred else 1.0
 
     def _gates(self, importance: nn.Linear, inputs: LayerInput) -> Tensor:
         # In float32 also under autocast: bf16 logits would tie the gates of alike tokens.
         assert inputs.hidden_BND is not None
         with torch.autocast(inputs.hidden_BND.device.type, enabled=False):
-            logits_BNH = F.linear(
-                inputs.hidden_BND.float(), importance.weight.float(), importance.bias.float()
-            )
+            logits_BNH = F.linear(inputs.hidden_BND.float(), importance.weight.float())
+            if self.centred:
+                logits_BNH = logits_BNH - _mean_over_text(logits_BNH, inputs.keep_BN)
+            logits_BNH = logits_BNH + self._bias_gain * importance.bias.float()
         gates_BNH = gumbel_sigmoid(logits_BNH, self.training, self.temperature, self.noise_scale)
         return (gates_BNH * inputs.keep_BN.unsqueeze(-1)).transpose(1, 2)
+
+
+def _mean_over_text(logits_BNH: Tensor, keep_BN: Tensor) -> Tensor:
+    """Over the real tokens of each text, (B, 1, H)."""
+    keep_BN1 = keep_BN.unsqueeze(-1)
+    total_B1H = logits_BNH.masked_fill(~keep_BN1, 0.0).sum(1, keepdim=True)
+    return total_B1H / keep_BN1.sum(1, keepdim=True).clamp_min(1)

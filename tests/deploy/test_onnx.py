@@ -15,14 +15,8 @@ from aaa import Axis, Diagonal, Lexical, Local, Pattern, Random, load_sparse, sp
 from aaa.deploy import onnx as module
 from aaa.deploy.onnx import Check, check_installed, export_onnx, longest_text
 from tests.conftest import EncoderFactory
+from tests.encoders import randomise_gates
 from tests.reference import keep_of
-
-
-def some_gates(model: torch.nn.Module) -> None:
-    """Weights under which some rows and columns are open and others are not."""
-    for name, parameter in model.named_parameters():
-        if ".sparse." in name:
-            torch.nn.init.normal_(parameter, std=1.0)
 
 
 @pytest.mark.slow
@@ -30,7 +24,7 @@ def test_outputs_at_any_length(make_encoder: EncoderFactory, tmp_path: Path) -> 
     onnxruntime = pytest.importorskip("onnxruntime")
     pattern = Axis(per_head=True) | Diagonal(num_distances=20)
     model = sparsify(make_encoder(num_hidden_layers=1), pattern)
-    some_gates(model)
+    randomise_gates(model)
     model.save_pretrained(tmp_path / "model")
     checks = export_onnx(tmp_path / "model", tmp_path / "onnx/model.onnx", longest=40)
     assert {(check.batch, check.tokens) for check in checks} == {
@@ -105,7 +99,7 @@ def test_saved_models_serve_with_gates_thresholded(
 ) -> None:
     """No noise, and no gradient that would keep the fast executors away."""
     model = sparsify(make_encoder(), Axis() | Local(1))
-    some_gates(model)
+    randomise_gates(model)
     model.save_pretrained(tmp_path)
     served = load_sparse(tmp_path)
     outputs = [served(**batch).logits for _ in range(2)]
