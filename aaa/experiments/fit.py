@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from aaa.control import SparsityControl
+from aaa.control import Controller, LengthTarget, SparsityControl
 from aaa.experiments.console import quiet_libraries
 from aaa.experiments.describe import describe
 from aaa.experiments.environment import hardware, peak_memory_bytes, reset_peak_memory
@@ -31,6 +31,9 @@ from aaa.training.module import SparseTraining
 from aaa.training.progress import TrainingBar
 
 log = logging.getLogger(__name__)
+
+# Of an evaluation under a learned pattern, for result.json: shares of the tokens, counts a text.
+AXIS_FIGURES = ("row_share", "column_share", "row_count", "column_count")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,20 @@ def build_model(job: Job, dense: PreTrainedModel) -> PreTrainedModel:
     if job.settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model.train()
+
+
+def build_controller(
+    job: Job,
+    model: PreTrainedModel,
+    control: SparsityControl | None,
+    by_length: LengthTarget | None,
+    total_steps: int,
+) -> Controller | None:
+    """What drives the gates; None where the pattern has nothing to learn."""
+    if control is None or by_length is None:
+        return None
+    num_batches = total_steps * job.settings.accumulate
+    return Controller(control, by_length, num_batches, model.config.num_attention_heads)
 
 
 def fit(

@@ -8,9 +8,15 @@ from typing import Any
 
 from pytorch_lightning import Trainer, seed_everything
 
-from aaa.control import Controller
 from aaa.data.batching import Collate, batches_per_epoch
-from aaa.experiments.fit import Ending, build_model, fit, reached_for
+from aaa.experiments.fit import (
+    AXIS_FIGURES,
+    Ending,
+    build_controller,
+    build_model,
+    fit,
+    reached_for,
+)
 from aaa.experiments.plan import Plan
 from aaa.experiments.prepare import Prepared
 from aaa.experiments.resume import BEST
@@ -19,7 +25,6 @@ from aaa.training.data_module import TEST, TaskData
 from aaa.training.finetune import FineTune
 
 MOST_TOKENS = 64  # of a text whose masks are shown
-AXES = ("row_share", "column_share", "row_count", "column_count")
 
 
 def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
@@ -45,12 +50,7 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
         total_steps,
         plan.config.seed,
     )
-    controller = None
-    if prepared.control is not None and prepared.by_length is not None:
-        num_batches = total_steps * settings.accumulate
-        controller = Controller(
-            prepared.control, prepared.by_length, num_batches, model.config.num_attention_heads
-        )
+    controller = build_controller(plan, model, prepared.control, prepared.by_length, total_steps)
     splits = [name for name in prepared.splits if name != "train"]
     module = FineTune(
         model, plan.task, controller, settings, total_steps, splits, plan.config.seed
@@ -99,7 +99,7 @@ def _figures(plan: Plan, prepared: Prepared, module: FineTune, speed: Speed) -> 
     headline = module.figures[reported]
     axis: dict[str, Any] = {}
     if plan.pattern.learnable:
-        axis = {name: headline[name] for name in AXES}
+        axis = {name: headline[name] for name in AXIS_FIGURES}
         axis["chosen_tokens"] = {
             name: [
                 {**token, "token": prepared.tokenizer.convert_ids_to_tokens(token["token"])}

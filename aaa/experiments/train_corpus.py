@@ -6,11 +6,17 @@ from typing import Any
 
 from pytorch_lightning import seed_everything
 
-from aaa.control import Controller
 from aaa.data.batching import batches_per_epoch
 from aaa.data.blocks import MaskedBlocks
 from aaa.data.streamed import StreamedBlocks
-from aaa.experiments.fit import Ending, build_model, fit, reached_for
+from aaa.experiments.fit import (
+    AXIS_FIGURES,
+    Ending,
+    build_controller,
+    build_model,
+    fit,
+    reached_for,
+)
 from aaa.experiments.prepare_corpus import PreparedCorpus
 from aaa.experiments.pretraining import PretrainingPlan
 from aaa.training.corpus_data import CorpusData
@@ -18,8 +24,6 @@ from aaa.training.guard import LossGuard
 from aaa.training.pretrain import Pretrain
 from aaa.training.settings import PretrainingSettings
 from aaa.training.throughput import Throughput, flops_per_token
-
-SHARES = ("row_share", "column_share", "row_count", "column_count")
 
 
 def train_on_corpus(plan: PretrainingPlan, prepared: PreparedCorpus) -> dict[str, Any]:
@@ -37,14 +41,7 @@ def train_on_corpus(plan: PretrainingPlan, prepared: PreparedCorpus) -> dict[str
     model = build_model(plan, plan.encoder.masked_lm(prepared.tokenizer))
     length = prepared.validation.blocks.length
     total_steps, epochs = _length_of_training(settings, prepared.train)
-    controller = None
-    if prepared.control is not None and prepared.by_length is not None:
-        controller = Controller(
-            prepared.control,
-            prepared.by_length,
-            total_steps * settings.accumulate,
-            model.config.num_attention_heads,
-        )
+    controller = build_controller(plan, model, prepared.control, prepared.by_length, total_steps)
     module = Pretrain(model, controller, settings, total_steps, plan.config.seed)
     data = CorpusData(prepared.train, prepared.validation, settings, total_steps)
     num_places = prepared.train.masking.num_places(length)
@@ -65,7 +62,7 @@ def _figures(
     plan: PretrainingPlan, prepared: PreparedCorpus, module: Pretrain, speed: Throughput
 ) -> dict[str, Any]:
     evaluated = module.figures
-    axes = {name: evaluated[name] for name in SHARES} if plan.pattern.learnable else {}
+    axes = {name: evaluated[name] for name in AXIS_FIGURES} if plan.pattern.learnable else {}
     return axes | {
         "score": 100 * evaluated["metrics"][plan.headline],
         "split": "validation",

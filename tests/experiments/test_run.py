@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from aaa import Local, load_sparse, sparsity
 from aaa.control import Controller
 from aaa.data.batching import Collate
+from aaa.experiments import fit as fit_module
 from aaa.experiments import run as run_module
-from aaa.experiments import train as train_module
 from aaa.experiments.plan import make_plan
 from aaa.experiments.prepare import prepare
 from aaa.experiments.result import MODEL, RESULT, read_result
@@ -165,7 +165,7 @@ def test_the_control_counts_batches_not_steps(
         made.append(Controller(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(train_module, "Controller", keep)
+    monkeypatch.setattr(fit_module, "Controller", keep)
     run(compose("training.accumulate=2"))
     assert made[0].num_batches == 6 * 2
 
