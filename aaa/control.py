@@ -22,7 +22,10 @@ AlphaSchedule = Literal["constant", "linear"]
 
 INTEGRAL_TIME = 0.2  # share of training in which a small gap that stays doubles its force
 NEAR = 0.02  # a gap counts for no more in the integral: far from the target it would overshoot
-RECENT = 0.05  # share of training over which the gap of training texts is averaged
+RECENT = 0.15  # share of training over which the gap of training texts is averaged
+# A gap lowers all logits so that it is gone after a share of training, where a logit less closes a
+# share of the cells; no faster than by as much as the gap itself, and by no more than a large gap.
+LEVEL_TIME, CLOSED_BY_A_LOGIT, LARGE = 0.03, 0.1, 0.05
 LENGTH_BINS = 8
 
 # Of each control, where none is given: dual's factor meets gaps of a percent, the hinge's is
@@ -37,8 +40,10 @@ class SparsityControl:
     ``hinge`` is Eq. 10: ``alpha * max(0, gap)`` where the gap is what rho lacks of its target. It
     closes gates and never opens one again. ``dual`` is ours: ``multiplier * gap``, where the
     multiplier follows the gap as in an augmented Lagrangian, ``alpha * (gap + its integral)``; it
-    may be negative, so that gates open again above the target, and one run ends at the target. An
-    evaluation on the way corrects it for what training texts do not tell (``Controller.correct``).
+    may be negative, so that gates open again above the target, and one run ends at the target.
+    The multiplier acts through the optimiser and is slow; so each step also lowers the level of
+    all logits in proportion to the gap (``Pattern.lower``), and an evaluation on the way corrects
+    the gap for what training texts do not tell (``Controller.correct``).
     ``search`` is the paper's procedure: the hinge with both schedules of alpha, alpha raised until
     the target is met, and the best of those runs (``aaa.experiments.search``).
     ``l1`` is SparseBERT's (Shi et al., 2021): ``alpha * |M|_1``, every open cell of every head's
@@ -241,6 +246,7 @@ class Controller(nn.Module):
         for state, start in (("integral", 0.0), ("recent_gap", math.nan), ("shift", 0.0)):
             self.register_buffer(state, torch.tensor(start, dtype=torch.float64))
         self.alpha = self.gap = self.target = 0.0  # of the latest step, to be shown
+        self.lowering = 0.0  # of all logits, that the latest step asks for
         self.waiting = False  # for the target to begin to rise
 
     def forward(
@@ -274,13 +280,15 @@ class Controller(nn.Module):
             self.alpha = settings.alpha_at(progress)
             return self.alpha * torch.relu(gap)
         if self.waiting:  # or open gates would be driven further open
-            self.alpha = 0.0
+            self.alpha = self.lowering = 0.0
             return 0.0 * gap
         self._remember()
         gap = gap + float(self.shift)
         self.gap += float(self.shift)
         near = max(-NEAR, min(NEAR, self.gap))
         self.integral += near / (INTEGRAL_TIME * self.num_batches)
+        speed = min(1.0, 1 / (LEVEL_TIME * self.num_batches * CLOSED_BY_A_LOGIT))
+        self.lowering = speed * max(-LARGE, min(LARGE, self.gap))
         self.alpha = settings.strength * (self.gap + float(self.integral))
         return self.alpha * gap
 

@@ -171,6 +171,12 @@ def scale_gate_noise(model: nn.Module, scale: float) -> None:
         pattern.noise_scale = scale
 
 
+def lower_gates(model: nn.Module, by: float) -> None:
+    """Lowers the logits of all gates that have a common level (see ``Pattern.lower``)."""
+    for pattern in _bound_patterns(model):
+        pattern.lower(by)
+
+
 def synchronise_patterns(model: nn.Module) -> None:
     """Makes what patterns recorded of the texts in training the same in every process."""
     for pattern in _bound_patterns(model):

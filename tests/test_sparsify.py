@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aaa import (
     Axis,
+    Diagonal,
     Full,
     Global,
     Local,
@@ -27,7 +28,7 @@ from aaa import (
     sparsity_loss,
 )
 from aaa.patterns import LayerSite
-from aaa.sparse import scale_gate_noise, sparse_layers
+from aaa.sparse import lower_gates, scale_gate_noise, sparse_layers
 from tests.encoders import Batch, hidden_states, randomise_gates, real
 from tests.reference import mask_cells
 
@@ -320,3 +321,27 @@ def test_gates_without_noise_are_those_of_evaluation(
     scale_gate_noise(model, 1.0)
     model(**batch)
     assert float(sparsity(model).detach()) != evaluated
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [Axis(), Axis(columns=False, centred=False), Axis(per_head=True) | Local(1), Diagonal("task")],
+    ids=str,
+)
+def test_lowering_moves_every_logit_by_as_much(
+    make_encoder: Callable[..., Any], batch: dict[str, Tensor], pattern: Pattern
+) -> None:
+    """Also where layers share their gates: lowered by the start's level, half of them are open."""
+    model = sparsify(make_encoder(), pattern).train()
+    with torch.no_grad():
+        lower_gates(model, 2.0)  # they start at 2
+        opened = []
+        for _ in range(200):
+            model(**batch)
+            mask = latest_masks(model)[0]
+            gates = mask.rows_BHN
+            if gates is None:
+                assert mask.diagonals_BHK is not None
+                gates = mask.diagonals_BHK[..., 1:]
+            opened.append(gates[0].mean())
+    assert float(torch.stack(opened).mean()) == pytest.approx(0.5, abs=0.05)

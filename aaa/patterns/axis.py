@@ -83,6 +83,12 @@ class Axis(Pattern):
             diagonals_BHK=inputs.keep_BN.new_ones(1, 1, 1).float(),
         )
 
+    @torch.no_grad()
+    def lower(self, by: float) -> None:
+        for importance in (self.row if self.rows else None, self.column if self.columns else None):
+            if importance is not None:
+                importance.bias.sub_(by / self._bias_gain)
+
     def extra_repr(self) -> str:
         usual = {"rows": True, "columns": True, "per_head": False, "centred": True}
         options = {name: getattr(self, name) for name in usual}

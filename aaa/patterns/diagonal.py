@@ -111,6 +111,10 @@ class Diagonal(Pattern):
         """How many of the distances with a gate no text in training was long enough to have."""
         return max(0, self.num_distances - max(0, int(self.seen_tokens) - 1))
 
+    @torch.no_grad()
+    def lower(self, by: float) -> None:
+        self.distance_weights_HK.sub_(by / SINGLE_LOGIT_GAIN)
+
     def synchronise(self) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self.seen_tokens, torch.distributed.ReduceOp.MAX)

@@ -17,6 +17,7 @@ from aaa.objective import sample_sparsity, sparsity
 from aaa.sparse import (
     gate_parameters,
     latest_masks,
+    lower_gates,
     scale_gate_noise,
     sparse_layers,
     synchronise_patterns,
@@ -88,7 +89,10 @@ class SparseTraining(LightningModule):
     def on_after_backward(self) -> None:
         """Processes see texts of different lengths. Gates wait for the target to begin to rise."""
         synchronise_patterns(self.model)
-        if self.control is not None and self.control.waiting:
+        if self.control is None:
+            return
+        lower_gates(self.model, self.control.lowering)
+        if self.control.waiting:
             # The task alone would open them so far that no later force could move them.
             for gate in gate_parameters(self.model):
                 gate.grad = None
