@@ -9,6 +9,7 @@ from aaa import Axis, Full, Local, latest_masks, sparsify
 from aaa.mask_statistics import ChosenTokens, MaskStatistics, Statistics
 from aaa.masks import SparseMask
 from tests.conftest import EncoderFactory
+from tests.encoders import randomise_gates
 
 
 def statistics_of(model: torch.nn.Module, batch: dict[str, torch.Tensor], size: int) -> Statistics:
@@ -22,10 +23,7 @@ def statistics_of(model: torch.nn.Module, batch: dict[str, torch.Tensor], size: 
 
 def learned(make_encoder: EncoderFactory) -> torch.nn.Module:
     model = sparsify(make_encoder(), Axis())
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "sparse" in name:
-                parameter.normal_(std=0.5)
+    randomise_gates(model)
     return model
 
 
