@@ -56,8 +56,6 @@ def make_plan(config: DictConfig) -> Plan:
     encoder = build(config.model, "model", Encoder)
     check_devices(config, settings)
     check_seed(config)
-    if control.matched_pattern is not None and pattern.learnable:
-        matched_pattern(control)
     decides = science(config, task, encoder, pattern, control, parses)
     return Plan(
         config=config,
@@ -123,13 +121,17 @@ def method(plain: dict[str, Any], pattern: Pattern, control: SparsityControl) ->
 
 
 def _read_for_target(control: SparsityControl) -> dict[str, Any]:
-    """A target that is matched to copied diagonals: what was read, not where."""
+    """A target that is matched to copied diagonals: what was read, not where.
+
+    Raises:
+        ValueError: for a target that cannot be matched.
+    """
+    if control.matched_pattern is None:
+        return {}
+    read = matched_pattern(control).fingerprint()
     if control.matched_source is None:
         return {}
-    return {
-        "target": f"match:{control.matched_pattern}",
-        "matched": matched_pattern(control).fingerprint(),
-    }
+    return {"target": f"match:{control.matched_pattern}", "matched": read}
 
 
 def without_places(node: dict[str, Any]) -> dict[str, Any]:

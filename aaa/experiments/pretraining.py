@@ -11,7 +11,7 @@ from aaa.control import SparsityControl
 from aaa.data.corpus import Corpus
 from aaa.data.wordpiece import TokenizerSource
 from aaa.experiments.job import Job, build, check_devices, check_seed, find_runs, identity
-from aaa.experiments.plan import build_pattern, matched_pattern, method, without_places
+from aaa.experiments.plan import build_pattern, method, without_places
 from aaa.experiments.resume import KIN
 from aaa.models import Encoder, Pretrainable
 from aaa.models.pretrained import PretrainedEncoder
@@ -79,8 +79,6 @@ def make_pretraining_plan(config: DictConfig) -> PretrainingPlan:
     check_devices(config, settings)
     check_seed(config)
     _check_data(config)
-    if control.matched_pattern is not None and pattern.learnable:
-        matched_pattern(control)
     decides = science(config, corpus, encoder, pattern, control, settings, tokenizer)
     kin = {name: value for name, value in decides.items() if name != "examples_a_step"}
     return PretrainingPlan(

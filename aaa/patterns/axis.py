@@ -85,9 +85,9 @@ class Axis(Pattern):
 
     @torch.no_grad()
     def lower(self, by: float) -> None:
-        for importance in (self.row if self.rows else None, self.column if self.columns else None):
-            if importance is not None:
-                importance.bias.sub_(by / self._bias_gain)
+        for importance in self.children():
+            assert isinstance(importance, nn.Linear)
+            importance.bias.sub_(by / self._bias_gain)
 
     def extra_repr(self) -> str:
         usual = {"rows": True, "columns": True, "per_head": False, "centred": True}

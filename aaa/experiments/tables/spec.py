@@ -102,8 +102,8 @@ def find_table(name: str) -> Path:
         return path
     known = table_names()
     numbered = f"table_{name}"
-    is_number = name.isdigit() and numbered in known
-    stem = numbered if is_number else known_name(name, known, "table")
+    by_number = name.isdigit() and numbered in known
+    stem = numbered if by_number else known_name(name, known, "table")
     return table_folder() / f"{stem}.yaml"
 
 
