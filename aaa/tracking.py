@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -19,8 +19,6 @@ from aaa.plots.course import course_figure, layers_figure, read_course
 from aaa.plots.maps import figure_of
 from aaa.plots.sentence import sentence_maps
 from aaa.training.loggers import Conclusion, CsvLogger
-
-Mode = Literal["online", "offline", "disabled"]
 
 STEP = "trainer/global_step"  # Lightning's name of the axis
 LAYER = re.compile(r"(?P<split>.+)/(?P<what>\w+)_layer_(?P<layer>\d+)")
@@ -75,13 +73,7 @@ def wandb_logger(
     num_texts: int,
     entity: str | None = None,
 ) -> list[Logger]:
-    """W&B beside ``metrics.csv``.
-
-    Raises:
-        ValueError: for an unknown mode.
-    """
-    if mode not in get_args(Mode):
-        raise ValueError(f"logger.mode must be one of {', '.join(get_args(Mode))}, not {mode!r}")
+    """W&B beside ``metrics.csv``."""
     wandb = WandbRunLogger(
         num_texts, id=run_id, name=name, project=project, entity=entity, save_dir=directory,
         group=group, job_type=job_type, tags=list(dict.fromkeys(tags)), mode=mode, resume="allow",

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "plots": {"masks", "patterns", "sparse", "saved", "training", "experiments", "fingerprint"},
     "report": {"training", "experiments", "plots"},
     "tracking": {"training", "plots"},
-    "deploy": {"sparse", "saved", "experiments"},
+    "deploy": {"sparse", "saved", "experiments", "models"},
     "cli": {"experiments", "places", "plots", "report", "deploy"},
     "__main__": {"cli"},
     "__init__": {"masks", "patterns", "sparse", "objective", "saved"},

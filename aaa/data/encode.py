@@ -96,7 +96,8 @@ def _check(tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], max_lengt
     if max_length > tokenizer.model_max_length:
         raise ValueError(
             f"max_length is {max_length}, but {name} takes at most "
-            f"{tokenizer.model_max_length} tokens"
+            f"{tokenizer.model_max_length} tokens (model.max_position_embeddings, where there is "
+            "such an option, gives it more)"
         )
     needed = tokenizer.num_special_tokens_to_add(pair=len(columns) == 2) + len(columns)
     if max_length < needed:

@@ -15,7 +15,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
 from aaa.deploy.bench import Batch, Cost, Costs, bench
-from aaa.deploy.onnx import MODEL_FILE, check_installed, export_onnx, longest_text
+from aaa.deploy.onnx import MODEL_FILE, check_installed, export_onnx
 from aaa.experiments.arguments import (
     model_folder,
     read_options,
@@ -25,6 +25,7 @@ from aaa.experiments.arguments import (
 )
 from aaa.experiments.console import set_up_logging
 from aaa.experiments.plan import make_plan
+from aaa.models.positions import longest_text
 from aaa.saved import load_dense, load_sparse
 from aaa.sparse import sparse_layers
 

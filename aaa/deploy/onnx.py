@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from aaa.models.positions import longest_text
 from aaa.saved import load_sparse
 from aaa.sparse import sparse_layers
 
@@ -56,23 +57,6 @@ def check_installed() -> None:
         raise ValueError(
             f"aaa export needs {', '.join(missing)}: pip install 'adaptive-axis-attention[export]'"
         )
-
-
-def longest_text(model: PreTrainedModel) -> int:
-    """The most tokens that the encoder has positions for.
-
-    Raises:
-        ValueError: if its config does not say.
-    """
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if not positions:
-        raise ValueError(
-            f"the config of this {type(model).__name__} names no longest text: give longest="
-        )
-    # RoBERTa counts positions from behind the padding's id on.
-    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    padding = getattr(table, "padding_idx", None)
-    return positions if padding is None else positions - padding - 1
 
 
 def export_onnx(folder: Path, target: Path, longest: int) -> list[Check]:

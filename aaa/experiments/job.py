@@ -23,6 +23,7 @@ from aaa.training.settings import TrainingSettings
 
 ID_LENGTH = 12
 FOLDERS = ("runs", "pretraining")  # of run.output_dir, where runs lie
+WANDB_MODES = ("online", "offline", "disabled")
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,17 @@ def identity(decides: dict[str, Any]) -> dict[str, str]:
     return {"run_id": hash_json(decides)[:ID_LENGTH], "cell_id": hash_json(cell)[:ID_LENGTH]}
 
 
-def check_seed(config: DictConfig) -> None:
-    """Raises a ValueError for what is no seed."""
+def check_surroundings(config: DictConfig, settings: TrainingSettings) -> None:
+    """Raises a ValueError for a seed, a logger, devices or an executor that a run cannot have."""
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed must be a whole number of 0 or more, not {config.seed!r}")
+    mode = config.logger.get("mode", WANDB_MODES[0])
+    if mode not in WANDB_MODES:
+        raise ValueError(f"logger.mode must be one of {', '.join(WANDB_MODES)}, not {mode!r}")
+    _check_devices(config, settings)
 
 
-def check_devices(config: DictConfig, settings: TrainingSettings) -> None:
+def _check_devices(config: DictConfig, settings: TrainingSettings) -> None:
     """Raises a ValueError if what is to compute is not there: the devices, or the executor."""
     check_executor(config.run.executor)
     known = ("auto", "cpu", "gpu")

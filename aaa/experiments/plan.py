@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from aaa.control import SparsityControl
 from aaa.data.parses import Parses, open_parses
 from aaa.data.task import Task
-from aaa.experiments.job import Job, build, check_devices, check_seed, find_runs, identity
+from aaa.experiments.job import Job, build, check_surroundings, find_runs, identity
 from aaa.models import Encoder
 from aaa.patterns import InLayers, Pattern
 from aaa.places import config_folder
@@ -54,8 +54,7 @@ def make_plan(config: DictConfig) -> Plan:
     task = build(config.task, "task", Task)
     parses = _open_parses(config, pattern)
     encoder = build(config.model, "model", Encoder)
-    check_devices(config, settings)
-    check_seed(config)
+    check_surroundings(config, settings)
     decides = science(config, task, encoder, pattern, control, parses)
     return Plan(
         config=config,
@@ -135,8 +134,12 @@ def _read_for_target(control: SparsityControl) -> dict[str, Any]:
 
 
 def without_places(node: dict[str, Any]) -> dict[str, Any]:
-    """A group of a config without where its files lie."""
-    return {key: value for key, value in node.items() if key not in ("path", "revision")}
+    """A group of a config without where its files lie, and without the options it leaves alone."""
+    return {
+        key: value
+        for key, value in node.items()
+        if key not in ("path", "revision") and value is not None
+    }
 
 
 def _without_defaults(training: dict[str, Any]) -> dict[str, Any]:

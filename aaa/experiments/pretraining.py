@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from aaa.control import SparsityControl
 from aaa.data.corpus import Corpus
 from aaa.data.wordpiece import TokenizerSource
-from aaa.experiments.job import Job, build, check_devices, check_seed, find_runs, identity
+from aaa.experiments.job import Job, build, check_surroundings, find_runs, identity
 from aaa.experiments.plan import build_pattern, method, without_places
 from aaa.experiments.resume import KIN
 from aaa.models import Encoder, Pretrainable
@@ -76,8 +76,7 @@ def make_pretraining_plan(config: DictConfig) -> PretrainingPlan:
     tokenizer = None
     if not isinstance(encoder, Encoder):
         tokenizer = build(config.tokenizer, "tokenizer", TokenizerSource)
-    check_devices(config, settings)
-    check_seed(config)
+    check_surroundings(config, settings)
     _check_data(config)
     decides = science(config, corpus, encoder, pattern, control, settings, tokenizer)
     kin = {name: value for name, value in decides.items() if name != "examples_a_step"}

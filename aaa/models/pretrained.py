@@ -21,6 +21,7 @@ from transformers import (
 
 from aaa.fingerprint import hash_files
 from aaa.models.encoder import Encoder, Pretrainable
+from aaa.models.positions import extend_positions
 from aaa.places import first_line, local_folder
 from aaa.record import drop_record
 from aaa.saved import quiet_transformers
@@ -38,19 +39,33 @@ class PretrainedEncoder(Encoder, Pretrainable):
         path: hub id (``bert-base-cased``), local folder with config, safetensors and tokenizer, or
             the directory of a finished run.
         revision: of the hub; None for its main branch.
+        max_position_embeddings: the most tokens a text may have; None for what it was trained on.
+            Beyond that, its learned positions are repeated (``extend_positions``).
 
     Raises:
-        ValueError: (from its methods) if the folder is missing or incomplete, or the hub cannot
-            be reached.
+        ValueError: if the most tokens are fewer than one; (from its methods) if the folder is
+            missing or incomplete, the hub cannot be reached, or positions cannot be extended so.
     """
 
     path: str
     revision: str | None = None
+    max_position_embeddings: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the length."""
+        longest = self.max_position_embeddings
+        if longest is not None and (not isinstance(longest, int) or longest < 1):
+            raise ValueError(
+                f"model.max_position_embeddings must be null or 1 or more, not {longest!r}"
+            )
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer that belongs to the encoder."""
         with self._clear_errors("tokenizer"):
-            return AutoTokenizer.from_pretrained(self._location(), revision=self.revision)
+            tokenizer = AutoTokenizer.from_pretrained(self._location(), revision=self.revision)
+        if self.max_position_embeddings is not None:
+            tokenizer.model_max_length = self.max_position_embeddings
+        return tokenizer
 
     def classifier(self, num_labels: int) -> PreTrainedModel:
         """The encoder in float32 under a new head with ``num_labels`` outputs.
@@ -92,6 +107,8 @@ class PretrainedEncoder(Encoder, Pretrainable):
         wrong = sorted(name for name in resized if name.startswith(f"{model.base_model_prefix}."))
         if wrong:
             raise ValueError(f"model.path: in {self.path}, {wrong[0]} does not fit config.json")
+        if self.max_position_embeddings is not None:
+            extend_positions(model, self.max_position_embeddings)
         new = sorted(resized | report["missing_keys"])
         log.info("new weights on top of %s: %s", self.path, ", ".join(new) or "none")
         return model
@@ -104,13 +121,16 @@ class PretrainedEncoder(Encoder, Pretrainable):
         return config.num_hidden_layers
 
     def fingerprint(self) -> str:
-        """Identifies weights and tokenizer: their content, or the hub's id and revision."""
+        """Identifies weights, positions and tokenizer: their content, or the hub's id."""
         location = self._location()
         if isinstance(location, Path):
-            return hash_files(
+            weights = hash_files(
                 sorted(location.glob("*.json")) + sorted(location.glob("*.safetensors"))
             )
-        return f"{self.path}@{self.revision or 'main'}"
+        else:
+            weights = f"{self.path}@{self.revision or 'main'}"
+        longest = self.max_position_embeddings
+        return weights if longest is None else f"{weights} of {longest} positions"
 
     def _location(self) -> str | Path:
         folder = local_folder(self.path, "model.path")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ import torch
 
 from aaa import Axis, Diagonal, Lexical, Local, Pattern, Random, load_sparse, sparsify
 from aaa.deploy import onnx as module
-from aaa.deploy.onnx import Check, check_installed, export_onnx, longest_text
+from aaa.deploy.onnx import Check, check_installed, export_onnx
 from tests.conftest import EncoderFactory
 from tests.encoders import randomise_gates
 from tests.reference import keep_of
@@ -75,17 +73,13 @@ def test_patterns_that_cannot_be_exported(
         export_onnx(tmp_path / "model", tmp_path / "model.onnx", longest=40)
 
 
-def test_the_longest_text(make_encoder: EncoderFactory, tmp_path: Path) -> None:
-    bert, roberta = make_encoder(), make_encoder("Roberta")
-    assert longest_text(bert) == bert.config.max_position_embeddings
-    assert longest_text(roberta) == roberta.config.max_position_embeddings - 2
-    sparsify(bert, Local(1)).save_pretrained(tmp_path / "model")
-    for longest in (10, 4000):
-        with pytest.raises(ValueError, match=f"longest={longest}, but this encoder takes"):
-            export_onnx(tmp_path / "model", tmp_path / "model.onnx", longest)
-    nameless: Any = SimpleNamespace(config=SimpleNamespace())
-    with pytest.raises(ValueError, match="give longest="):
-        longest_text(nameless)
+@pytest.mark.parametrize("longest", [10, 4000])
+def test_lengths_that_cannot_be_exported(
+    longest: int, make_encoder: EncoderFactory, tmp_path: Path
+) -> None:
+    sparsify(make_encoder(), Local(1)).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"longest={longest}, but this encoder takes"):
+        export_onnx(tmp_path / "model", tmp_path / "model.onnx", longest)
 
 
 def test_what_exporting_needs(monkeypatch: pytest.MonkeyPatch) -> None:

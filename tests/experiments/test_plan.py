@@ -203,6 +203,7 @@ def test_layers_are_checked_before_any_training(compose: Compose) -> None:
         ),
         (["sparsity.target=match:local2:a"], "local2 is not copied from anything"),
         (["task=demo_polarity", "task.kind=sarcasm"], "known kinds: acceptability"),
+        (["logger=wandb", "logger.mode=onlin"], "logger.mode must be one of online, offline, dis"),
         (["run.accelerator=tpu"], "run.accelerator must be one of auto, cpu, gpu"),
         (["run.accelerator=gpu"], "no GPU"),
         (["run.executor=gatherd"], "unknown executor .gatherd.; known executors: auto, dense"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -13,7 +12,7 @@ from PIL import Image
 from aaa.experiments.configs import compose_config
 from aaa.experiments.result import Outcome
 from aaa.experiments.run import run
-from aaa.tracking import media_of, wandb_logger, wandb_name
+from aaa.tracking import media_of, wandb_name
 from aaa.training.callbacks import ResumePoint
 from aaa.training.loggers import Conclusion
 from tests.experiments.conftest import DATA, SMALL, Compose
@@ -205,8 +204,3 @@ def test_names_of_metrics() -> None:
         == "validation_mismatched_layers/row_share/11"
     )
     assert wandb_name("train/rho") == "train/rho"
-
-
-def test_an_unknown_mode_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"logger\.mode must be one of online, offline, disabled"):
-        wandb_logger("id", tmp_path, "p", "onlin", "n", None, None, [], 0)
