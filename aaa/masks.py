@@ -25,7 +25,8 @@ class SparseMask:
     parts joined by the same OR.
 
     Args:
-        keep_BN: bool, true for real tokens, false for padding (at either end, never inside).
+        keep_BN: bool, true for real tokens, false for padding: at either end as a rule. Distances
+            are those of positions, also where padding lies between (``has_holes``).
         rows_BHN: gates of whole rows: query i attends to every real token.
         columns_BHN: gates of whole columns: every query attends to key j.
         diagonals_BHK: gates of distances: entry k opens all cells with ``|i - j| = k``;
@@ -56,6 +57,23 @@ class SparseMask:
         """Whether a gate of this mask is being learned in this forward pass."""
         gates = (self.rows_BHN, self.columns_BHN, self.diagonals_BHK)
         return torch.is_grad_enabled() and any(g is not None and g.requires_grad for g in gates)
+
+    @property
+    def has_holes(self) -> Tensor:
+        """Whether padding lies between the real tokens of some text, bool ()."""
+        begins_BN = self.keep_BN[:, 1:] & ~self.keep_BN[:, :-1]
+        return (begins_BN.sum(-1) + self.keep_BN[:, 0] > 1).any()
+
+    @property
+    def is_full(self) -> Tensor:
+        """Whether every real token may attend to every other, bool ()."""
+        of_rows, of_columns = (
+            self.keep_BN.new_zeros(()) if gates is None else ((gates > 0) | ~self.keep_BN[:, None])
+            for gates in (self.rows_BHN, self.columns_BHN)
+        )
+        opened = of_rows.all(-1) | of_columns.all(-1)
+        limited = self.window is not None and self.window < self.keep_BN.shape[-1] - 1
+        return opened.all() & (not limited)
 
     def __or__(self, other: SparseMask) -> SparseMask:
         """The cells that either mask opens (the OR of Eq. 8).
@@ -108,8 +126,12 @@ class SparseMask:
         if self.window is not None:
             reach = _by_distance(self.keep_BN.new_ones(self.window + 1), num_tokens)
             cells = cells & (reach | ~keep_B1N.unsqueeze(-1))
-        keys_B1N = keep_B1N | ~keep_B1N.any(-1, keepdim=True)
-        return cells & keys_B1N.unsqueeze(-2)
+        return cells & self.real_keys_BN[:, None, None, :]
+
+    @property
+    def real_keys_BN(self) -> Tensor:
+        """The real tokens; all tokens of a sample of padding alone, so that no row is empty."""
+        return self.keep_BN | ~self.keep_BN.any(-1, keepdim=True)
 
     def kept_cells(self) -> Tensor:
         """|B^S| of Eq. 9, float of shape (B, H), differentiable in the gates.

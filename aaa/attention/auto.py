@@ -73,6 +73,8 @@ def choose(mask: SparseMask, grad: bool) -> str:
     gathered = num_texts * (cost.a_text + cost.a_token * num_tokens) + cost.a_cell * cells
     share = cells / max(1, num_texts * num_tokens**2)
     if gathered < num_texts * num_tokens**2:
+        if mask.has_holes:
+            return _say(whole, mode, mask, "padding lies between tokens")
         return _say("gathered", mode, mask, f"it computes {share:.1%} of the cells")
     return _say(whole, mode, mask, f"gathered would compute {share:.1%} of the cells")
 

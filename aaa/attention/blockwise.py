@@ -275,7 +275,7 @@ def _weights(chunk: Chunk, scores_HMX: Tensor) -> tuple[Tensor, Tensor]:
     weights_HMX = (scores_HMX - highest_HM1).clamp_max_(MAX_CLOSED_SCORE).exp_()
     probabilities_HMX = weights_HMX * cells_MX
     sums_HM1 = probabilities_HMX.sum(-1, keepdim=True)
-    sums_HM1.clamp_min_(torch.finfo(sums_HM1.dtype).tiny)
+    sums_HM1.masked_fill_(sums_HM1 == 0, torch.inf)  # an empty row has no gradient either
     return weights_HMX.div_(sums_HM1), probabilities_HMX.div_(sums_HM1)
 
 

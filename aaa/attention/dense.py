@@ -42,7 +42,8 @@ def dense_attention(
         The output, (B, H, N, D), and the probabilities before dropout, (B, H, N, N), both in the
         dtype of ``value_BHND``. Rows of padding hold finite values without meaning.
     """
-    scores_BHNN = (query_BHND @ key_BHND.transpose(-1, -2)).float() * scaling
+    # Scaled first: products of 16 bits would overflow where scores do not.
+    scores_BHNN = ((query_BHND * scaling) @ key_BHND.transpose(-1, -2)).float()
     cells_BHNN = open_padding_rows(mask)
     probabilities_BHNN = masked_softmax(scores_BHNN, cells_BHNN).to(value_BHND.dtype)
     dropped_BHNN = F.dropout(probabilities_BHNN, dropout) if dropout else probabilities_BHNN
@@ -55,8 +56,7 @@ def open_padding_rows(mask: SparseMask) -> Tensor:
     In a sample that is nothing but padding they are open to everything.
     """
     padding_B1N1 = ~mask.keep_BN[:, None, :, None]
-    keys_BN = mask.keep_BN | ~mask.keep_BN.any(-1, keepdim=True)
-    return mask.dense() + (padding_B1N1 & keys_BN[:, None, None, :])
+    return mask.dense() + (padding_B1N1 & mask.real_keys_BN[:, None, None, :])
 
 
 def masked_softmax(scores: Tensor, cells: Tensor) -> Tensor:
@@ -76,7 +76,8 @@ class _MaskedSoftmax(torch.autograd.Function):
         highest_open.clamp_min_(torch.finfo(scores.dtype).min)
         weights = (scores - highest_open).clamp_max_(MAX_CLOSED_SCORE).exp_()
         probabilities = weights * cells
-        sums = probabilities.sum(-1, keepdim=True).clamp_min_(torch.finfo(scores.dtype).tiny)
+        sums = probabilities.sum(-1, keepdim=True)
+        sums.masked_fill_(sums == 0, torch.inf)  # an empty row has no probabilities, no gradient
         probabilities.div_(sums)
         ctx.save_for_backward(weights, cells, sums, probabilities)
         return probabilities

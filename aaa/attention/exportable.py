@@ -36,6 +36,7 @@ def exportable_attention(
         ValueError: if the mask has edges, a gate of it needs a gradient, or dropout is asked for.
     """
     _check(mask, dropout)
+    query_BHND = query_BHND * scaling  # first, as in ``dense``
     shape = (*query_BHND.shape[:2], mask.keep_BN.shape[-1])
     keep_B1N = mask.keep_BN.unsqueeze(1)
     nowhere_B1N = torch.zeros_like(keep_B1N)
@@ -43,9 +44,9 @@ def exportable_attention(
         (nowhere_B1N if gates is None else (gates > 0) & keep_B1N).expand(shape)
         for gates in (mask.rows_BHN, mask.columns_BHN)
     )
-    output_BHND = _columns_and_band(query_BHND, key_BHND, value_BHND, mask, columns_BHN, scaling)
+    output_BHND = _columns_and_band(query_BHND, key_BHND, value_BHND, mask, columns_BHN)
     if mask.rows_BHN is not None:
-        rows = _whole_rows(query_BHND, key_BHND, value_BHND, mask, rows_BHN, scaling)
+        rows = _whole_rows(query_BHND, key_BHND, value_BHND, mask, rows_BHN)
         output_BHND = F.pad(output_BHND, (0, 0, 0, 1)).scatter(2, *rows)[:, :, :-1]
     return output_BHND * keep_B1N.unsqueeze(-1), None
 
@@ -65,7 +66,7 @@ def _check(mask: SparseMask, dropout: float) -> None:
 
 def _columns_and_band(
     query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, mask: SparseMask,
-    columns_BHN: Tensor, scaling: float,
+    columns_BHN: Tensor,
 ) -> Tensor:  # fmt: skip
     """One softmax over open columns and the band, for every query; (B, H, N, D)."""
     num_tokens = mask.keep_BN.shape[-1]
@@ -94,7 +95,7 @@ def _columns_and_band(
     open_BHGCW = alone_BHGW.unsqueeze(-2) & gates.unsqueeze(2)
 
     band = (_unblocked(band_scores_BHGCW, num_tokens), _unblocked(open_BHGCW, num_tokens))
-    scores = torch.cat([column_scores_BHNS, band[0]], -1) * scaling
+    scores = torch.cat([column_scores_BHNS, band[0]], -1)
     opened = torch.cat([open_BHNS.expand_as(column_scores_BHNS), band[1]], -1)
     probabilities = _softmax(scores, opened).to(value_BHND.dtype)
     of_columns, of_band = probabilities.split([column_BHS.shape[-1], 3 * size], -1)
@@ -105,12 +106,11 @@ def _columns_and_band(
 
 def _whole_rows(
     query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, mask: SparseMask, rows_BHN: Tensor,
-    scaling: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Open rows: where they go (empty slots behind the last), and what goes there."""
     num_tokens = mask.keep_BN.shape[-1]
     row_BHS, is_row_BHS = _listed(rows_BHN)
-    scores_BHSN = _rows_of(query_BHND, row_BHS) @ key_BHND.mT * scaling
+    scores_BHSN = _rows_of(query_BHND, row_BHS) @ key_BHND.mT
     open_BHSN = mask.keep_BN[:, None, None, :]
     if mask.window is not None:
         places_N = torch.arange(num_tokens, device=row_BHS.device)

@@ -32,7 +32,7 @@ BITS = 8  # cells of an edge block that one byte holds
 REAL, ROW, COLUMN, DIAGONAL = 1, 2, 4, 8  # bits of a token; the last is of the distance so long
 # Of the tensors that are compiled for: samples, tokens and blocks, but neither heads nor features.
 DYNAMIC_AXES = (
-    *[(0, 2)] * 4, *[(0, 2), (0, 2, 3)] * 2, (0, 1, 2), (0, 1),
+    *[(0, 2)] * 4, *[(0, 2), (0, 2, 3)] * 2, (0, 1),
 )  # fmt: skip
 
 
@@ -176,9 +176,9 @@ def _blocks_of_edges(edges_BE2: Tensor, num_blocks: int) -> Tensor:
 
 
 def _edge_bits(mask: WholeBlocks) -> tuple[Tensor, ...]:
-    """Edges as bits, of the blocks that hold any: slots (B, G, G), bits (B, S, 128, 16).
+    """Edges as bits, of the blocks that hold any: nothing, where the mask has none.
 
-    Nothing where the mask has none.
+    Else one tensor, int32 (B, G G + S 128 16): the slot of each block, then the bits of each slot.
     """
     if mask.edges_BE2 is None:
         return ()
@@ -196,7 +196,7 @@ def _edge_bits(mask: WholeBlocks) -> tuple[Tensor, ...]:
     bits = torch.zeros(batch, num_slots * BLOCK * BLOCK // BITS, dtype=torch.int32).to(byte_BE)
     bits.scatter_add_(1, byte_BE, 1 << (column_BE % BITS))
     bits[:, : BLOCK * BLOCK // BITS] = 0
-    return slots_BGG, bits.to(torch.int16).view(batch, num_slots, BLOCK, BLOCK // BITS)
+    return (torch.cat([slots_BGG.flatten(1).int(), bits], -1),)
 
 
 def _ordered(blocks_BHGG: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,22 +210,36 @@ def _run(tensors: tuple[Tensor, ...], window: int | None, scaling: float) -> Ten
         return _attend(tensors, window, scaling)
     for tensor, axes in zip(tensors, DYNAMIC_AXES, strict=False):
         torch._dynamo.maybe_mark_dynamic(tensor, axes)
-    return _compiled()(tensors, window, scaling)
+        # Else a second model's heads and features would become dynamic too, and in what is
+        # compiled for a CPU the names of so many sizes collide.
+        torch._dynamo.mark_static(tensor, [a for a in range(tensor.dim()) if a not in axes])
+    from torch._inductor.exc import InductorError  # takes seconds
+
+    try:
+        return _compiled()(tensors, window, scaling)
+    except InductorError as error:
+        device = tensors[0].device
+        raise RuntimeError(
+            f"executor 'flex': PyTorch could not compile FlexAttention for this mask on {device} "
+            "(its C++ backend confuses names of many sizes); use 'auto'"
+        ) from error
 
 
 def _attend(tensors: tuple[Any, ...], window: int | None, scaling: float) -> Tensor:
     """What is compiled: a function of tensors alone."""
     query, key, value, bits_BHN, *others = tensors
     partial_counts, partial_order, full_counts, full_order, *edge_bits = others
+    num_blocks = partial_counts.shape[-1]
 
     def is_open(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         distance = (i - j).abs()
         of_row, of_column, of_distance = (bits_BHN[b, h, at] for at in (i, j, distance))
         opened = ((of_row & ROW) | (of_column & COLUMN) | (of_distance & DIAGONAL)) != 0
         if edge_bits:
-            slots_BGG, bits_BSTB = edge_bits
-            slot = slots_BGG[b, i // BLOCK, j // BLOCK]
-            byte = bits_BSTB[b, slot, i % BLOCK, j % BLOCK // BITS]
+            (slots_and_bits_BX,) = edge_bits
+            slot = slots_and_bits_BX[b, i // BLOCK * num_blocks + j // BLOCK]
+            row = num_blocks * num_blocks + (slot * BLOCK + i % BLOCK) * (BLOCK // BITS)
+            byte = slots_and_bits_BX[b, row + j % BLOCK // BITS]
             opened = opened | ((byte >> (j % BITS)) & 1 != 0)
         if window is not None:
             opened = opened & (distance <= window)

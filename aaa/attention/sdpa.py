@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,8 +31,20 @@ def sdpa_attention(
         query_BHND,
         key_BHND,
         value_BHND,
-        attn_mask=mask.open_cells(),
+        attn_mask=_attention_mask(mask),
         dropout_p=dropout,
         scale=scaling,
     )
     return output_BHND, None
+
+
+def _attention_mask(mask: SparseMask) -> Tensor | None:
+    """The cells that are open; for full attention only which keys are real, or nothing at all.
+
+    Fused attention is fastest under no mask. (A graph must not depend on values.)
+    """
+    if torch.compiler.is_compiling() or not mask.is_full:
+        return mask.open_cells()
+    if mask.keep_BN.all():
+        return None
+    return mask.real_keys_BN[:, None, None, :]

@@ -90,7 +90,16 @@ class TextHeads:
 
 
 def selections(mask: SparseMask, num_heads: int) -> Iterator[TextHeads]:
-    """A text after another, and head by head where heads differ; empty texts are left out."""
+    """A text after another, and head by head where heads differ; empty texts are left out.
+
+    Raises:
+        ValueError: if padding lies between real tokens.
+    """
+    if mask.has_holes:
+        raise ValueError(
+            "executor 'gathered' takes padding before and behind a text, and this attention mask "
+            "has zeros between its ones; use 'auto', 'dense' or 'sdpa'"
+        )
     gates = (mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK)
     differ = any(gate is not None and gate.shape[1] > 1 for gate in gates)
     rows, columns, diagonals = (None if g is None else g.detach() > 0 for g in gates)

@@ -20,6 +20,10 @@ from aaa.masks import SparseMask
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 GATES = ("rows", "columns", "diagonals")
+HOLES = (
+    "executor 'triton' takes padding before and behind a text, and this attention mask has zeros "
+    "between its ones; use 'auto' or 'sdpa'"
+)
 
 
 def triton_attention(
@@ -45,8 +49,10 @@ def triton_attention(
     Raises:
         ValueError: if the mask has edges, Triton is not installed, the tensors are not on a GPU,
             or their dtype is none of float32, bfloat16 and float16.
+        RuntimeError: if padding lies between real tokens.
     """
     _check(query_BHND, value_BHND, mask)
+    torch._assert_async(~mask.has_holes, HOLES)  # asked of the device, which is not waited for
     num_tokens = query_BHND.shape[2]
     closed_111 = query_BHND.new_zeros(1, 1, 1, dtype=torch.float32)
     closed_11N = closed_111.expand(1, 1, num_tokens)

@@ -88,7 +88,7 @@ def identity(decides: dict[str, Any]) -> dict[str, str]:
     return {"run_id": hash_json(decides)[:ID_LENGTH], "cell_id": hash_json(cell)[:ID_LENGTH]}
 
 
-def check_surroundings(config: DictConfig, settings: TrainingSettings) -> None:
+def check_surroundings(config: DictConfig, settings: TrainingSettings, pattern: Pattern) -> None:
     """Raises a ValueError for a seed, a logger, devices or an executor that a run cannot have."""
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed must be a whole number of 0 or more, not {config.seed!r}")
@@ -96,11 +96,11 @@ def check_surroundings(config: DictConfig, settings: TrainingSettings) -> None:
     if mode not in WANDB_MODES:
         raise ValueError(f"logger.mode must be one of {', '.join(WANDB_MODES)}, not {mode!r}")
     _check_devices(config, settings)
+    _check_executor(config, pattern)
 
 
 def _check_devices(config: DictConfig, settings: TrainingSettings) -> None:
-    """Raises a ValueError if what is to compute is not there: the devices, or the executor."""
-    check_executor(config.run.executor)
+    """Raises a ValueError if what is to compute is not there."""
     known = ("auto", "cpu", "gpu")
     accelerator = config.run.accelerator
     if accelerator not in known:
@@ -110,6 +110,25 @@ def _check_devices(config: DictConfig, settings: TrainingSettings) -> None:
         raise ValueError("run.accelerator=gpu, but this machine has no GPU that torch can use")
     if accelerator != "cpu" and gpus and settings.devices > gpus:
         raise ValueError(f"training.devices={settings.devices}, but this machine has {gpus} GPUs")
+
+
+def _check_executor(config: DictConfig, pattern: Pattern) -> None:
+    """Raises a ValueError for an executor that could not train this pattern on this machine."""
+    executor = config.run.executor
+    check_executor(executor)
+    on_gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
+    if executor == "exportable":
+        raise ValueError("run.executor=exportable is for inference: train with run.executor=auto")
+    if executor in ("sdpa", "flex") and pattern.learnable:
+        raise ValueError(
+            f"run.executor={executor} gives no gradient to gates, and {pattern} is learned: "
+            "use run.executor=auto"
+        )
+    if executor in ("flex", "triton") and not on_gpu:
+        raise ValueError(
+            f"run.executor={executor} trains on GPUs alone, and this run has none: "
+            "use run.executor=auto"
+        )
 
 
 def find_runs(config: DictConfig) -> None:

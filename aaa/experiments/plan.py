@@ -54,7 +54,7 @@ def make_plan(config: DictConfig) -> Plan:
     task = build(config.task, "task", Task)
     parses = _open_parses(config, pattern)
     encoder = build(config.model, "model", Encoder)
-    check_surroundings(config, settings)
+    check_surroundings(config, settings, pattern)
     decides = science(config, task, encoder, pattern, control, parses)
     return Plan(
         config=config,

@@ -76,7 +76,7 @@ def make_pretraining_plan(config: DictConfig) -> PretrainingPlan:
     tokenizer = None
     if not isinstance(encoder, Encoder):
         tokenizer = build(config.tokenizer, "tokenizer", TokenizerSource)
-    check_surroundings(config, settings)
+    check_surroundings(config, settings, pattern)
     _check_data(config)
     decides = science(config, corpus, encoder, pattern, control, settings, tokenizer)
     kin = {name: value for name, value in decides.items() if name != "examples_a_step"}
