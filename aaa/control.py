@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aaa.objective import sparsity_by_length
+from aaa.objective import NO_WINDOWS, Windows, sparsity_by_length
 from aaa.patterns.base import Pattern
 
 Kind = Literal["hinge", "dual", "search", "l1"]
@@ -188,12 +188,13 @@ class LengthTarget:
         num_layers: int,
         training_lengths: Sequence[int],
         evaluation_lengths: Sequence[int],
+        windows: Windows = NO_WINDOWS,
     ) -> LengthTarget:
         """For a target rho on texts of ``evaluation_lengths``."""
         training, evaluation = torch.tensor(training_lengths), torch.tensor(evaluation_lengths)
         longest = int(max(training.max(), evaluation.max()))
         lengths_N = torch.arange(1, longest + 1)
-        highest_N = F.pad(sparsity_by_length(closed, lengths_N, num_layers), (1, 0))
+        highest_N = F.pad(sparsity_by_length(closed, lengths_N, num_layers, windows), (1, 0))
         mean = highest_N[evaluation].mean().clamp_min(1e-9)
         return cls(
             (target * highest_N / mean).clamp_max(highest_N).float(),

@@ -5,13 +5,18 @@ Shape suffixes: B batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
 from aaa.sparse import gate_parameters, latest_masks
+
+Windows = Mapping[int, int]  # layers that attend locally by themselves, and their reach
+NO_WINDOWS: Windows = MappingProxyType({})
 
 
 def sparsity(model: nn.Module) -> Tensor:
@@ -55,7 +60,9 @@ def sparsity_loss(model: nn.Module, target: float, alpha: float = 10.0) -> Tenso
     return alpha * torch.relu(target - rho)
 
 
-def sparsity_of_lengths(pattern: Pattern, lengths: Sequence[int], num_layers: int) -> float:
+def sparsity_of_lengths(
+    pattern: Pattern, lengths: Sequence[int], num_layers: int, windows: Windows = NO_WINDOWS
+) -> float:
     """rho (Eq. 9) of a fixed pattern on texts of the given true lengths, without any model.
 
     With ``pattern.closed()`` this is the highest rho that a learnable pattern can reach there.
@@ -64,12 +71,16 @@ def sparsity_of_lengths(pattern: Pattern, lengths: Sequence[int], num_layers: in
         ValueError: if the pattern is learnable, since its rho then depends on the text.
     """
     distinct, counts = torch.tensor(lengths).unique(return_counts=True)
-    rho = sparsity_by_length(pattern, distinct, num_layers)
+    rho = sparsity_by_length(pattern, distinct, num_layers, windows)
     return float((rho * counts).sum() / counts.sum())
 
 
-def sparsity_by_length(pattern: Pattern, lengths: Tensor, num_layers: int) -> Tensor:
+def sparsity_by_length(
+    pattern: Pattern, lengths: Tensor, num_layers: int, windows: Windows = NO_WINDOWS
+) -> Tensor:
     """rho of a fixed pattern on a text of each of the given lengths, float64 of the same shape.
+
+    ``windows`` are those of layers that attend locally by themselves.
 
     Raises:
         ValueError: if the pattern is learnable, since its rho then depends on the text.
@@ -85,6 +96,7 @@ def sparsity_by_length(pattern: Pattern, lengths: Tensor, num_layers: int) -> Te
         chunks = []
         for chunk in lengths.split(64):
             keep_BN = torch.arange(int(chunk.max())) < chunk.unsqueeze(-1)
-            chunks.append(bound(LayerInput(keep_BN)).sparsity().double())
+            mask = replace(bound(LayerInput(keep_BN)), window=windows.get(layer))
+            chunks.append(mask.sparsity().double())
         total += torch.cat(chunks)
     return total / num_layers

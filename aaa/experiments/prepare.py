@@ -16,7 +16,7 @@ from aaa.experiments.job import Job
 from aaa.experiments.plan import Plan, matched_pattern
 from aaa.fingerprint import hash_json
 from aaa.objective import sparsity_of_lengths
-from aaa.patterns import LayerSite, Pattern
+from aaa.patterns import Full, LayerSite, Pattern
 
 # Texts of which more than this share of the tokens is unknown belong to another tokenizer.
 MAX_UNKNOWN = 0.2
@@ -75,6 +75,7 @@ def fit_target(
         plan.encoder.num_layers,
         training,
         evaluation,
+        plan.encoder.windows,
     )
 
 
@@ -99,12 +100,20 @@ def reachable(plan: Job, control: SparsityControl, lengths: Sequence[int]) -> Sp
     """The control with its target as a number, if the pattern can get there on texts so long."""
     if not control.has_target:
         return replace(control, target=0.0)
-    num_layers = plan.encoder.num_layers
-    highest = sparsity_of_lengths(plan.pattern.closed(), lengths, num_layers)
+    num_layers, windows = plan.encoder.num_layers, plan.encoder.windows
+    lowest, highest = (
+        sparsity_of_lengths(pattern, lengths, num_layers, windows)
+        for pattern in (Full(), plan.pattern.closed())
+    )
     if control.matched_pattern is not None:
         fixed = matched_pattern(control)
-        control = replace(control, target=sparsity_of_lengths(fixed, lengths, num_layers))
+        control = replace(control, target=sparsity_of_lengths(fixed, lengths, num_layers, windows))
     assert isinstance(control.target, float | int)
+    if control.target < lowest:
+        raise ValueError(
+            f"sparsity.target={control.target:.3g} is out of reach: with all gates open the "
+            f"encoder's own windows leave rho at {lowest:.3f} on {plan.subject}. Raise the target"
+        )
     if control.target > highest:
         raise ValueError(
             f"sparsity.target={control.target:.3g} is out of reach for {plan.pattern} on "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -14,6 +15,11 @@ class Start(ABC):
     @abstractmethod
     def num_layers(self) -> int:
         """How many self-attentions the encoder runs one after the other."""
+
+    @property
+    def windows(self) -> Mapping[int, int]:
+        """Layers that attend locally by themselves: how many tokens they reach on each side."""
+        return {}
 
     @abstractmethod
     def fingerprint(self) -> str:

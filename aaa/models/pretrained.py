@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -28,6 +29,7 @@ from aaa.saved import quiet_transformers
 
 log = logging.getLogger(__name__)
 
+SLIDING = "sliding_attention"  # transformers' name
 EXPORT = "model"  # where a run's directory has its encoder
 
 
@@ -116,9 +118,18 @@ class PretrainedEncoder(Encoder, Pretrainable):
     @property
     def num_layers(self) -> int:
         """As the encoder's config has it."""
+        return self._config().num_hidden_layers
+
+    @property
+    def windows(self) -> Mapping[int, int]:
+        """Of layers whose attention the encoder's config calls sliding, as in ModernBERT."""
+        config = self._config()
+        kinds = enumerate(getattr(config, "layer_types", None) or ())
+        return {layer: config.sliding_window for layer, kind in kinds if kind == SLIDING}
+
+    def _config(self) -> PretrainedConfig:
         with self._clear_errors("config"):
-            config = AutoConfig.from_pretrained(self._location(), revision=self.revision)
-        return config.num_hidden_layers
+            return AutoConfig.from_pretrained(self._location(), revision=self.revision)
 
     def fingerprint(self) -> str:
         """Identifies weights, positions and tokenizer: their content, or the hub's id."""
