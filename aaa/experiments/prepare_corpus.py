@@ -56,6 +56,11 @@ def prepare_corpus(plan: PretrainingPlan) -> PreparedCorpus:
     """
     check_layers(plan.pattern.closed(), plan.encoder.num_layers)
     data, place = plan.config.data, plan.config.run
+    control = by_length = None
+    if plan.control is not None:
+        lengths = [data.max_length]  # that of all blocks but the last
+        control = reachable(plan, plan.control, lengths)
+        by_length = fit_target(plan, control, lengths, lengths)
     cache = Path(place.output_dir) / "cache"
     tokenizer = _tokenizer(plan, cache)
     masking, seed = _masking(plan, tokenizer, plan.config.seed), plan.config.seed
@@ -72,31 +77,27 @@ def prepare_corpus(plan: PretrainingPlan) -> PreparedCorpus:
     held_out = Blocks(kept, data.max_length, tokenizer)
     _check_vocabulary(plan, held_out, tokenizer)
     validation = MaskedBlocks(held_out, _masking(plan, tokenizer, HELD_OUT_SEED), None)
-    control = by_length = None
-    if plan.control is not None:
-        lengths = [data.max_length]  # that of all blocks but the last
-        control = reachable(plan, plan.control, lengths)
-        by_length = fit_target(plan, control, lengths, lengths)
     return PreparedCorpus(train, validation, tokenizer, control, by_length)
 
 
 def _tokenizer(plan: PretrainingPlan, cache: Path) -> PreTrainedTokenizerFast:
-    if plan.tokenizer is not None:
+    _check_length(plan, plan.config.model.get("max_position_embeddings"))
+    if plan.tokenizer is not None:  # which may have to be trained first
         tokenizer = plan.tokenizer.get(plan.corpus, cache, plan.config.data.streaming)
     else:
         assert isinstance(plan.encoder, Encoder)
         tokenizer = plan.encoder.tokenizer()
+    _check_length(plan, tokenizer.model_max_length)
+    return tokenizer
+
+
+def _check_length(plan: PretrainingPlan, limit: int | None) -> None:
     length = plan.config.data.max_length
-    limit = min(
-        tokenizer.model_max_length,
-        plan.config.model.get("max_position_embeddings") or tokenizer.model_max_length,
-    )
-    if length > limit:
+    if limit is not None and length > limit:
         raise ValueError(
             f"data.max_length is {length}, but model={plan.config.names.model} takes at most "
             f"{limit} tokens"
         )
-    return tokenizer
 
 
 def _masking(plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast, seed: int) -> Masking:

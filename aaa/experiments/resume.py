@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,17 +24,19 @@ KIN = "kin_id"  # and, in pre-training, which other runs could go on from it
 def find_resume_point(directory: Path, run_id: str) -> Path | None:
     """The latest checkpoint of a run that is sound, or None where there is none yet.
 
-    One that is half written or damaged is left aside, which is said in the log.
+    One that is half written or damaged is put aside under another name, which is said in the log:
+    in its place it would push the sound one out when the next is written.
 
     Raises:
         ValueError: if there are checkpoints and none can be read, or it is another run's (copied
             there, say).
     """
-    found = generations(directory / CHECKPOINT)
+    found, damaged = generations(directory / CHECKPOINT), []
     for path in found:
         problem = _damage(path)
         if problem is not None:
             log.warning("%s cannot be read (%s): trying the one before it", path, problem)
+            damaged.append(path)
             continue
         owner = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get(OWNER)
         if owner != run_id:
@@ -41,10 +44,20 @@ def find_resume_point(directory: Path, run_id: str) -> Path | None:
                 f"{path} is the checkpoint of another config (run {owner}, not {run_id}); move it "
                 "away to have the run start anew"
             )
+        _put_aside(damaged)
         return path
     if found:
-        raise ValueError(f"{found[0]} cannot be read; delete it to have the run start anew")
+        names = ", ".join(path.name for path in found)
+        raise ValueError(
+            f"{names} in {directory} cannot be read; delete them to have the run start anew"
+        )
     return None
+
+
+def _put_aside(damaged: Sequence[Path]) -> None:
+    for path in damaged:
+        with suppress(FileNotFoundError):  # another process of the run was faster
+            path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def _damage(path: Path) -> str | None:

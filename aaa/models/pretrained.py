@@ -62,11 +62,14 @@ class PretrainedEncoder(Encoder, Pretrainable):
             )
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer that belongs to the encoder."""
+        """The tokenizer that belongs to the encoder; it knows the longest text of both."""
         with self._clear_errors("tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(self._location(), revision=self.revision)
         if self.max_position_embeddings is not None:
             tokenizer.model_max_length = self.max_position_embeddings
+        elif positions := getattr(self._config(), "max_position_embeddings", None):
+            # A tokenizer that was saved by itself may say nothing, or something else.
+            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
         return tokenizer
 
     def classifier(self, num_labels: int) -> PreTrainedModel:

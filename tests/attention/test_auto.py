@@ -15,6 +15,7 @@ from aaa.patterns import Full, Global, LayerInput, Local, Random
 
 HERE = LayerInput(torch.ones(1, 4096, dtype=torch.bool))
 SHORT = LayerInput(torch.ones(8, 64, dtype=torch.bool))
+WITH_A_HOLE = LayerInput(torch.arange(4096).unsqueeze(0) != 100)
 SPARSE = Local(2) | Global(2)
 
 
@@ -38,6 +39,8 @@ def learning(mask: SparseMask) -> SparseMask:
         (learning(SPARSE(HERE)), "gathered"),
         (learning(Full()(HERE)), "gathered"),  # N x N cells would be 64 MB a head, many times
         (SparseMask(HERE.keep_BN, torch.ones(1, 1, 4096), window=64), "gathered"),
+        (SPARSE(WITH_A_HOLE), "sdpa"),
+        (learning(SPARSE(WITH_A_HOLE)), "dense"),
     ],
 )
 def test_choice(mask: SparseMask, grad: bool, name: str) -> None:

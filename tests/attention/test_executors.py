@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,71 @@ def test_rows_of_padding_see_no_padding(name: str) -> None:
     value[1, :, 2:] = 1e6
     after, _ = EXECUTORS[name](query, key, value, mask, scaling=SCALING)
     assert torch.equal(before, after)
+
+
+def with_holes(mask: SparseMask) -> SparseMask:
+    """The same mask over a batch whose first text has padding between its tokens."""
+    keep_BN = mask.keep_BN.clone()
+    keep_BN[0, [2, 3, 6]] = False
+    return replace(mask, keep_BN=keep_BN)
+
+
+@pytest.mark.parametrize("name", [name for name in ON_CPU if name != "gathered"])
+def test_padding_inside_a_text(name: str) -> None:
+    mask = with_holes(random_mask([9, 5]))
+    inputs = inputs_for(mask)
+    expected, _ = naive(mask, *inputs)
+    output, _ = EXECUTORS[name](*inputs, mask, scaling=SCALING)
+    torch.testing.assert_close(real_rows(mask, output), expected.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_padding_inside_a_text_is_refused_or_avoided() -> None:
+    mask = with_holes(random_mask([9, 5]))
+    with pytest.raises(ValueError, match="zeros between its ones; use 'auto'"):
+        EXECUTORS["gathered"](*inputs_for(mask), mask, scaling=SCALING)
+    assert mask.has_holes
+    for left in (False, True):
+        assert not random_mask([9, 5, 0], left).has_holes
+
+
+@pytest.mark.parametrize("lengths", [[9, 9], [9, 5], [9, 0]])
+def test_full_attention_needs_no_mask(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = Full()(LayerInput(keep_of(lengths)))
+    assert mask.is_full
+    assert not replace(mask, window=7).is_full
+    assert replace(mask, window=8).is_full
+    assert not random_mask([9]).is_full
+    inputs = inputs_for(mask)
+    expected, _ = dense_attention(*inputs, mask, scaling=SCALING)
+    monkeypatch.setattr(SparseMask, "open_cells", lambda _: pytest.fail("N x N cells"))
+    output, _ = sdpa_attention(*inputs, mask, scaling=SCALING)
+    torch.testing.assert_close(real_rows(mask, output), real_rows(mask, expected))
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_products_of_sixteen_bits_do_not_overflow(name: str) -> None:
+    mask = random_mask([12])
+    query, key, value = (x.half() for x in inputs_for(mask))
+    # Scores of thousands, whose products with an unscaled query are beyond float16's 65,504.
+    query, key = 2000 * query, 60 * key
+    output, _ = EXECUTORS[name](query, key, value, mask, scaling=1 / 64)
+    expected, _ = dense_attention(query.float(), key.float(), value.float(), mask, scaling=1 / 64)
+    torch.testing.assert_close(output.float(), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["dense", "gathered"])
+def test_gates_of_rows_without_cells_get_no_gradient(name: str) -> None:
+    rows, columns = torch.zeros(2, 1, 1, 20)
+    rows[..., 3] = 1
+    rows.requires_grad_()
+    columns.requires_grad_()
+    mask = SparseMask(keep_of([20]), rows, columns)
+    output, _ = EXECUTORS[name](*inputs_for(mask), mask, scaling=SCALING)
+    output.square().sum().backward()
+    for gates in (rows, columns):
+        assert gates.grad is not None
+        assert gates.grad.isfinite().all()
+    assert not rows.grad[..., 4:].any()
 
 
 @pytest.mark.parametrize("name", [name for name in ON_CPU if name != "exportable"])

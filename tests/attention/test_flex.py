@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._inductor.exc import InductorError
 
 from aaa import Global, Local, Random, sparsify
 from aaa.attention.dense import dense_attention
 from aaa.attention.flex import BLOCK, WholeBlocks, flex_attention, touched_blocks
 from aaa.masks import SparseMask
-from aaa.patterns import LayerInput
+from aaa.patterns import LayerInput, Pattern
 from tests.conftest import EncoderFactory
 from tests.reference import keep_of
 
@@ -121,3 +122,31 @@ def test_one_compilation_serves_all_lengths() -> None:
         difference.append((output - expected * mask.keep_BN[:, None, :, None]).abs().max())
     assert max(difference) < 1e-5
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    " " in torch.__file__, reason="torch's C++ backend compiles nothing from a path with a space"
+)
+@pytest.mark.parametrize("pattern", [Local(2) | Global(1), Local(2) | Random(1)], ids=str)
+def test_models_of_several_sizes_in_one_process(pattern: Pattern) -> None:
+    torch._dynamo.reset()
+    for heads, width in ((2, 16), (4, 16), (2, 32)):
+        mask = pattern(LayerInput(keep_of([300, 200])))
+        query, key, value = torch.randn(3, 2, heads, 300, width)
+        with torch.inference_mode():
+            output, _ = flex_attention(query, key, value, mask, scaling=SCALING)
+            expected, _ = dense_attention(query, key, value, mask, scaling=SCALING)
+        expected = expected * mask.keep_BN[:, None, :, None]
+        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_torch_cannot_compile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise InductorError(RuntimeError("no such name"), None)
+
+    monkeypatch.setattr("aaa.attention.flex._compiled", lambda: fail)
+    mask = Local(1)(LayerInput(keep_of([6])))
+    query, key, value = torch.randn(3, 1, HEADS, 6, 8)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="use 'auto'"):
+        flex_attention(query, key, value, mask, scaling=SCALING)

@@ -265,7 +265,10 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = Local(1)(LayerInput(keep_of([6]).to(DEVICE)))
     with pytest.raises(ValueError, match=r"float16, not in torch\.float64"):
         EXECUTORS["triton"](*(x.double() for x in inputs), mask, scaling=SCALING)
-    if DEVICE.type == "cpu":
+    if DEVICE.type == "cpu":  # a device's assertion ends its process
+        holes = SparseMask(torch.arange(6).unsqueeze(0) != 2, diagonals_BHK=torch.ones(1, 1, 2))
+        with pytest.raises(RuntimeError, match="zeros between its ones"):
+            EXECUTORS["triton"](*inputs, holes, scaling=SCALING)
         monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
         with pytest.raises(ValueError, match="runs on GPUs, but the model is on cpu"):
             triton_attention(*inputs, mask, scaling=SCALING)

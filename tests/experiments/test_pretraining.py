@@ -249,6 +249,17 @@ class TestIdentity:
         with pytest.raises(ValueError, match=message):
             run(compose(*further))
 
+    @pytest.mark.parametrize(
+        "further", [["data.max_length=65"], ["pattern=aaa", "sparsity.target=0.99"]], ids=str
+    )
+    def test_nothing_is_tokenised_before_it_is_refused(
+        self, compose: Make, further: list[str], tmp_path: Path
+    ) -> None:
+        config = compose(*further, f"run.output_dir={tmp_path / 'new'}")
+        with pytest.raises(ValueError, match=r"takes at most|out of reach"):
+            run(config)
+        assert not (tmp_path / "new/cache").exists()
+
     def test_a_tokenizer_of_other_texts(self, compose: Make, tmp_path: Path) -> None:
         write_articles(tmp_path / "wiki")
         config = compose_config(

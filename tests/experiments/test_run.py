@@ -234,7 +234,7 @@ class TestBeforeTraining:
         directory = make_plan(compose()).directory
         directory.mkdir(parents=True)
         (directory / "last.ckpt").write_bytes(b"half")
-        with pytest.raises(ValueError, match="cannot be read; delete it"):
+        with pytest.raises(ValueError, match="cannot be read; delete them"):
             run(compose())
 
     def test_more_machines_need_a_launcher(self, compose: Compose) -> None:

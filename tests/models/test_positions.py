@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from transformers import BertTokenizerFast
 
 import aaa
 from aaa import Axis, Local, sparsify
@@ -92,6 +95,15 @@ class TestPretrained:
         encoder = PretrainedEncoder(path=str(folder), max_position_embeddings=300)
         model = encoder.classifier(2) if kind == "classifier" else encoder.masked_lm()
         assert model(input_ids=torch.full((1, 300), 7)).logits.isfinite().all()
+
+    def test_the_tokenizer_knows_them(self, folder: Path) -> None:
+        words = {
+            word: at for at, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+        }
+        BertTokenizerFast(tokenizer_object=Tokenizer(WordPiece(words))).save_pretrained(folder)
+        for longest, expected in ((None, 64), (300, 300)):
+            encoder = PretrainedEncoder(path=str(folder), max_position_embeddings=longest)
+            assert encoder.tokenizer().model_max_length == expected
 
     def test_they_are_another_start(self, folder: Path) -> None:
         starts = [

@@ -91,6 +91,9 @@ def test_a_damaged_one_gives_way_to_the_one_before(
     assert find_resume_point(tmp_path, "me") == tmp_path / "last.1.ckpt"
     assert "last.ckpt cannot be read" in caplog.text
     assert "trying the one before it" in caplog.text
+    assert not latest.exists()
+    io.save_checkpoint(state(3), latest)
+    assert steps(tmp_path) == [3, 1]  # the damaged one did not push the sound one out
 
 
 def test_a_kill_amid_the_renaming_leaves_the_one_before(tmp_path: Path) -> None:
@@ -102,8 +105,9 @@ def test_a_kill_amid_the_renaming_leaves_the_one_before(tmp_path: Path) -> None:
 
 def test_none_yet_and_none_sound(tmp_path: Path) -> None:
     assert find_resume_point(tmp_path, "me") is None
-    (tmp_path / "last.ckpt").write_bytes(b"half")
-    with pytest.raises(ValueError, match="delete it to have the run start anew"):
+    for name in ("last.ckpt", "last.1.ckpt"):
+        (tmp_path / name).write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"last\.ckpt, last\.1\.ckpt in .* cannot be read"):
         find_resume_point(tmp_path, "me")
 
 
