@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
+from matplotlib.textpath import text_to_path
 
 from aaa.masks import SparseMask
 
@@ -93,7 +95,8 @@ class _Layout:
     """Where everything is, in inches, so that letters and cells fit each other at any length."""
 
     size: int  # tokens of the longest text
-    longest: int  # letters of the longest token
+    widest_token: float  # in letter sizes
+    widest_title: float  # likewise
     title_lines: int
     per_row: int
     num_rows: int
@@ -120,12 +123,22 @@ class _Layout:
     @property
     def labels(self) -> float:
         """Room for tokens and marks."""
-        return (0.7 * self.longest + 1.6) * self.points * POINT
+        return (self.widest_token + 1.6) * self.points * POINT
+
+    @property
+    def overhang(self) -> float:
+        """Of a title on both sides of its map, which is narrower for a short text."""
+        return max(0.0, (self.widest_title * self.title_points * POINT - self.side) / 2)
+
+    @property
+    def left(self) -> float:
+        return max(self.labels, self.overhang)
 
     @property
     def panel(self) -> tuple[float, float]:
         titles = 1.35 * self.title_points * self.title_lines * POINT
-        return self.labels + self.side + GAP, titles + self.labels + self.side + GAP
+        width = self.left + self.side + self.overhang + GAP
+        return width, titles + self.labels + self.side + GAP
 
     @property
     def text_points(self) -> float:
@@ -150,7 +163,7 @@ class _Layout:
         """Left, bottom, width and height of a panel's map, as shares of the figure."""
         row, column = divmod(number, self.per_row)
         (width, height), (across, up) = self.panel, self.figure
-        left = (across - self.per_row * width) / 2 + column * width + self.labels
+        left = (across - self.per_row * width + GAP) / 2 + column * width + self.left
         bottom = self.footer + (self.num_rows - 1 - row) * height + GAP / 2
         return left / across, bottom / up, self.side / across, self.side / up
 
@@ -161,7 +174,8 @@ def figure_of(maps: Sequence[Map], title: str, per_row: int | None = None) -> Fi
     per_row = per_row or (len(maps) if len(maps) <= 3 else min(4, math.ceil(len(maps) ** 0.5)))
     layout = _Layout(
         size=max(item.size for item in maps),
-        longest=max((len(token) for item in maps for token in item.tokens), default=0),
+        widest_token=_widest(token for item in maps for token in item.tokens),
+        widest_title=_widest(line for item in maps for line in item.title.split("\n")),
         title_lines=max(1 + item.title.count("\n") for item in maps),
         per_row=per_row,
         num_rows=-(-len(maps) // per_row),
@@ -185,6 +199,13 @@ def figure_of(maps: Sequence[Map], title: str, per_row: int | None = None) -> Fi
     return figure
 
 
+def _widest(texts: Iterable[str]) -> float:
+    """The width of the widest text in bold, in letter sizes; 0 if there is none."""
+    bold = FontProperties(size=1, weight="bold")
+    sizes = (text_to_path.get_text_width_height_descent(text, bold, False) for text in set(texts))
+    return max((width for width, _, _ in sizes), default=0.0)
+
+
 def _draw(axes: Axes, item: Map, layout: _Layout) -> None:
     axes.imshow(
         item.kinds_NN, cmap=ListedColormap(COLOURS), vmin=0, vmax=len(COLOURS) - 1,
@@ -192,7 +213,8 @@ def _draw(axes: Axes, item: Map, layout: _Layout) -> None:
     )  # fmt: skip
     axes.set_title(
         item.title, fontsize=layout.title_points, parse_math=False,
-        pad=layout.labels / POINT - 2,
+        y=1.0,  # else it already stands above the tokens
+        pad=layout.labels / POINT + 0.25 * layout.title_points,
     )  # fmt: skip
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     if item.size <= MOST_LINED:

@@ -144,6 +144,29 @@ class TestFigure:
         points = float(axes.get_yticklabels()[0].get_fontsize())
         assert 5 <= points <= 72 * inches / max(2, size)
 
+    @pytest.mark.parametrize("tokens", [("a",), ("a", "man", "plays"), ("adventures",) * 128])
+    def test_nothing_is_over_anything_else(self, tokens: tuple[str, ...]) -> None:
+        size = len(tokens)
+        kinds_NN = np.full((size, size), ROW)
+        title = "layer 0 · ρ 0.42 · 2 rows · 31 columns"
+        columns = (0,) if size > 1 else ()  # in bold
+        figure = figure_of([Map(title, kinds_NN, (), columns, tokens)] * 6, "a title")
+        figure.canvas.draw()  # only then is it known where things are
+        titles = [axes.title.get_window_extent() for axes in figure.axes]
+        maps = [axes.get_window_extent() for axes in figure.axes]
+        labels = [
+            label.get_window_extent()
+            for axes in figure.axes
+            for label in (axes.get_xticklabels()[0], axes.get_yticklabels()[0])
+        ]
+        for number, extent in enumerate(titles):
+            others = titles[:number] + titles[number + 1 :] + maps + labels
+            assert not extent.count_overlaps(others)
+        for extent in titles + labels:
+            assert figure.bbox.containsx(extent.x0)
+            assert figure.bbox.containsx(extent.x1)
+            assert figure.bbox.containsy(extent.y1)
+
     def test_colours_differ_in_grey(self) -> None:
         from matplotlib.colors import to_rgb
 
