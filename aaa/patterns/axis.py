@@ -12,6 +12,7 @@ from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
 from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid
 from aaa.patterns.local import Local
+from aaa.patterns.numbers import check_finite
 
 
 class Axis(Pattern):
@@ -39,7 +40,8 @@ class Axis(Pattern):
         centred: whether a token is held against its text; else its logit is ``w x + b``.
 
     Raises:
-        ValueError: if the temperature is not positive, or neither rows nor columns are wanted.
+        ValueError: if a number is none or the temperature is not positive, or neither rows nor
+            columns are wanted.
     """
 
     row: nn.Linear  # the importance layers are there once the pattern is bound to a layer
@@ -55,8 +57,8 @@ class Axis(Pattern):
         centred: bool = True,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"Axis temperature is above 0, not {temperature}")
+        check_finite("Axis", "initial_logit", initial_logit)
+        check_finite("Axis", "temperature", temperature, above=0)
         if not (rows or columns):
             raise ValueError("Axis opens rows, columns or both; without either use Local(0)")
         self.initial_logit, self.temperature = initial_logit, temperature

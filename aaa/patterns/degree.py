@@ -13,6 +13,7 @@ from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
 from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid
 from aaa.patterns.local import Local
+from aaa.patterns.numbers import check_finite, check_whole
 
 
 class Degree(Pattern):
@@ -38,7 +39,7 @@ class Degree(Pattern):
         temperature: of the Gumbel-sigmoid.
 
     Raises:
-        ValueError: if ``max_degree`` or the temperature is not positive.
+        ValueError: if a number is none, or ``max_degree`` or the temperature is not positive.
     """
 
     degree_weights_HK: nn.Parameter  # there once bound to a layer; one for each degree from 0 on
@@ -47,10 +48,9 @@ class Degree(Pattern):
         self, max_degree: int = 64, initial_logit: float = 2.0, temperature: float = 1.0
     ) -> None:
         super().__init__()
-        if max_degree < 1:
-            raise ValueError(f"Degree max_degree is a radius of 1 or more, not {max_degree}")
-        if temperature <= 0:
-            raise ValueError(f"Degree temperature is above 0, not {temperature}")
+        check_whole("Degree", "max_degree", max_degree, least=1)
+        check_finite("Degree", "initial_logit", initial_logit)
+        check_finite("Degree", "temperature", temperature, above=0)
         self.max_degree, self.initial_logit = max_degree, initial_logit
         self.temperature = temperature
 

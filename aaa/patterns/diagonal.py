@@ -14,6 +14,7 @@ from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, LayerSite, Pattern, TextInput
 from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid
 from aaa.patterns.local import Local
+from aaa.patterns.numbers import check_finite, check_whole
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class Diagonal(Pattern):
         temperature: of the Gumbel-sigmoid.
 
     Raises:
-        ValueError: if the scope is unknown, there is no gate or the temperature is not positive.
+        ValueError: if the scope is unknown, a number is none, there is no gate or the temperature
+            is not positive.
     """
 
     distance_weights_HK: nn.Parameter  # there once bound to a layer; entry k is of distance k + 1
@@ -63,10 +65,9 @@ class Diagonal(Pattern):
         if scope not in get_args(Scope):
             known = ", ".join(get_args(Scope))
             raise ValueError(f"Diagonal knows no scope {scope!r}; known scopes: {known}")
-        if num_distances < 1:
-            raise ValueError(f"Diagonal num_distances is 1 or more, not {num_distances}")
-        if temperature <= 0:
-            raise ValueError(f"Diagonal temperature is above 0, not {temperature}")
+        check_whole("Diagonal", "num_distances", num_distances, least=1)
+        check_finite("Diagonal", "initial_logit", initial_logit)
+        check_finite("Diagonal", "temperature", temperature, above=0)
         self.scope, self.num_distances = scope, num_distances
         self.initial_logit, self.temperature = initial_logit, temperature
         self.register_buffer("seen_tokens", torch.zeros((), dtype=torch.long))

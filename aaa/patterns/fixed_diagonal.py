@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
+from aaa.patterns.numbers import is_number
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ class FixedDiagonal(Pattern):
 
 def _checked(distances: Any) -> Distances:
     whole = isinstance(distances, Sequence) and all(
-        own is None or (own and all(min(opened, default=1) >= 1 for opened in own))
+        own is None
+        or (own and all(is_number(k, int) and k >= 1 for opened in own for k in opened))
         for own in distances
     )
     if not whole or all(own is None for own in distances):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, Pattern
+from aaa.patterns.numbers import check_whole
 
 
 class Global(Pattern):
@@ -13,13 +14,12 @@ class Global(Pattern):
     the union depends on the sum alone. ``Global(1)`` makes [CLS] global.
 
     Raises:
-        ValueError: if ``size`` is not positive.
+        ValueError: if ``size`` is no whole number or not positive.
     """
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"Global size is a number of tokens of 1 or more, not {size}")
+        check_whole("Global", "size", size, least=1)
         self.size = size
 
     def forward(self, inputs: LayerInput) -> SparseMask:

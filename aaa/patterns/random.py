@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
+from aaa.patterns.numbers import check_whole
 from aaa.patterns.ranked import check_size_or_density, pairs_at
 
 Reading = Literal["measured", "text"]
@@ -35,14 +36,14 @@ class Random(Pattern):
 
     Args:
         size: r above, from 1 to 128.
-        seed: of the drawing; together with the layer it fixes every cell.
+        seed: of the drawing, 0 or more; together with the layer it fixes every cell.
         reading: what r means; a density has one meaning alone.
         density: share of open cells in (0, 1], the main diagonal counted; exactly one of size and
             density is given.
 
     Raises:
-        ValueError: if not exactly one of size and density is given, it is out of range, or the
-            reading is unknown.
+        ValueError: if not exactly one of size and density is given, it or the seed is out of
+            range, or the reading is unknown.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Random(Pattern):
         check_size_or_density("Random", "size", size, 1, density)
         if size is not None and size > TILE:
             raise ValueError(f"Random size is at most {TILE} cells a row, not {size}")
+        check_whole("Random", "seed", seed, least=0)
         if reading not in get_args(Reading):
             known = ", ".join(get_args(Reading))
             raise ValueError(f"Random knows no reading {reading!r}; known readings: {known}")

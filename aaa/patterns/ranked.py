@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aaa.patterns.numbers import check_finite, check_whole
+
 
 def check_size_or_density(
     pattern: str, option: str, size: int | None, lowest: int, density: float | None
@@ -19,10 +21,12 @@ def check_size_or_density(
     """
     if (size is None) == (density is None):
         raise ValueError(f"{pattern} takes either {option} or density, one of the two")
-    if size is not None and size < lowest:
-        raise ValueError(f"{pattern} {option} is a whole number from {lowest} on, not {size}")
-    if density is not None and not 0 < density <= 1:
-        raise ValueError(f"{pattern} density is a share of cells in (0, 1], not {density}")
+    if size is not None:
+        check_whole(pattern, option, size, lowest)
+    if density is not None:
+        check_finite(pattern, "density", density)
+        if not 0 < density <= 1:
+            raise ValueError(f"{pattern} density is a share of cells in (0, 1], not {density}")
 
 
 def pairs_at(density: float, lengths_B: Tensor) -> Tensor:

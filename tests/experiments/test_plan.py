@@ -191,6 +191,8 @@ def test_layers_are_checked_before_any_training(compose: Compose) -> None:
         (["training.max_steps=null", "training.max_epochs=null"], "or training.max_epochs"),
         (["pattern=local2", "pattern.size=-1"], "Local size is a"),
         (["pattern=local2_global1_random1", "pattern.random.size=0"], "Random size"),
+        (["pattern=local2_global2", "pattern.global.size=1.5"], "from 1 on, not 1.5"),
+        (["pattern=local2", "pattern.size=true"], "Local size is .* not True"),
         (["pattern.layers=last"], "layers are numbers from 0, such as 6-11"),
         (["pattern.layers=1", "pattern.elsewhere=local9"], "pattern.elsewhere: unknown pattern"),
         (["pattern.elsewhere=local2"], "pattern.elsewhere is for layers outside pattern.layers"),

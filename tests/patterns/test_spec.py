@@ -117,7 +117,7 @@ def test_a_class_from_elsewhere_is_named_but_not_built() -> None:
         ({"pattern": "Local", "radius": 2}, "Local has no argument 'radius'; its arguments: .*s"),
         ({"pattern": "Full", "size": 2}, "Full has no argument 'size'"),
         ({"pattern": "Global"}, "Global cannot be built"),
-        ({"pattern": "Local", "size": "two"}, "Local cannot be built"),
+        ({"pattern": "Local", "size": "two"}, "Local size is a whole number"),
         ({"pattern": "Local", "size": -1}, "Local size is "),
         ({"pattern": "Union", "patterns": []}, "at least one pattern"),
         ({"pattern": "Union", "patterns": [2]}, "takes patterns, not 2"),

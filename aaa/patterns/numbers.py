@@ -1,0 +1,25 @@
+"""What a pattern's constructor takes as a number. True and False are none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def check_whole(pattern: str, argument: str, value: Any, least: int) -> None:
+    """Raises a ValueError for what is no whole number from ``least`` on."""
+    if not is_number(value, int) or value < least:
+        raise ValueError(f"{pattern} {argument} is a whole number from {least} on, not {value!r}")
+
+
+def check_finite(pattern: str, argument: str, value: Any, above: float | None = None) -> None:
+    """Raises a ValueError for what is no finite number, or not above a bound."""
+    if not is_number(value, int, float) or not math.isfinite(value):
+        raise ValueError(f"{pattern} {argument} is a finite number, not {value!r}")
+    if above is not None and value <= above:
+        raise ValueError(f"{pattern} {argument} is above {above}, not {value!r}")
+
+
+def is_number(value: Any, *kinds: type) -> bool:
+    """Whether a value is of one of these kinds of number."""
+    return isinstance(value, kinds) and not isinstance(value, bool)
