@@ -5,6 +5,7 @@ Shape suffixes: B batch.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
-from aaa.sparse import gate_parameters, latest_masks
+from aaa.sparse import gate_parameters, latest_masks, sparse_layers
 
 Windows = Mapping[int, int]  # layers that attend locally by themselves, and their reach
 NO_WINDOWS: Windows = MappingProxyType({})
@@ -46,16 +47,26 @@ def sparsity_loss(model: nn.Module, target: float, alpha: float = 10.0) -> Tenso
 
         loss = model(**batch).loss + sparsity_loss(model, target=0.7)
 
+    Gates get a gradient in training mode alone. ``from_pretrained`` leaves a model in evaluation
+    mode: call ``model.train()`` first. There is a warning where that was forgotten.
+
     Raises:
         ValueError: if the model is dense, has not run yet, or ran without keeping the gradient of
             its gates (under ``no_grad``, which reentrant gradient checkpointing uses).
     """
     rho = sparsity(model)
     learning = torch.is_grad_enabled() and any(p.requires_grad for p in gate_parameters(model))
-    if learning and model.training and not rho.requires_grad:
-        raise ValueError(
-            "the gates' gradient was lost in the forward pass: gradient checkpointing must be "
-            "non-reentrant, model.gradient_checkpointing_enable({'use_reentrant': False})"
+    if learning and not rho.requires_grad:
+        # Not the model's own mode: an encoder inside another module has one of its own.
+        if all(layer.training for layer in sparse_layers(model) if layer.pattern.learnable):
+            raise ValueError(
+                "the gates' gradient was lost in the forward pass: gradient checkpointing must be "
+                "non-reentrant, model.gradient_checkpointing_enable({'use_reentrant': False})"
+            )
+        warnings.warn(
+            "the encoder is in evaluation mode: its gates are not drawn and get no gradient, so "
+            "sparsity_loss teaches them nothing; call model.train() on it before training",
+            stacklevel=2,
         )
     return alpha * torch.relu(target - rho)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -49,6 +53,33 @@ class TestLoss:
         model(input_ids=ids, attention_mask=keep)
         expected = sum(1 - (3 * n - 2) / n**2 for n in (20, 4)) / 2
         assert float(sparsity(model)) == pytest.approx(expected, rel=1e-6)
+
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_gates_in_evaluation_mode_do_not_learn_and_it_is_said(
+        self, make_encoder: EncoderFactory, batch: dict[str, torch.Tensor], inside: bool
+    ) -> None:
+        """``from_pretrained`` leaves an encoder so, also one inside a module in training mode."""
+        encoder = sparsify(make_encoder(), Axis() | Local(1))
+        model = torch.nn.Sequential(encoder).train() if inside else encoder
+        encoder.eval()
+        assert model.training is inside
+        encoder(**batch)
+        with pytest.warns(UserWarning, match=r"evaluation mode: .*call model.train\(\)"):
+            assert not sparsity_loss(model, target=0.9).requires_grad
+
+    @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+    def test_evaluation_is_silent(
+        self, make_encoder: EncoderFactory, batch: dict[str, torch.Tensor], off: Callable[[], Any]
+    ) -> None:
+        model = sparsify(make_encoder(), Axis() | Local(1)).eval()
+        fixed = sparsify(make_encoder(), Local(1)).eval()
+        fixed(**batch)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sparsity_loss(fixed, target=0.9)
+            with off():
+                model(**batch)
+                sparsity_loss(model, target=0.9)
 
     def test_a_dense_model_has_no_rho(self, make_encoder: EncoderFactory) -> None:
         with pytest.raises(ValueError, match="dense"):
