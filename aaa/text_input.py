@@ -56,6 +56,8 @@ def _make_text_input(
     if KEYWORD in kwargs:  # made by the model with the head, which calls the one without
         return None
     heads_BN = kwargs.get(HEADS)
+    if heads_BN is not None:
+        heads_BN = heads_BN.reshape(-1, heads_BN.shape[-1])
     embeddings_BND = _embeddings(module, args, kwargs) if "embeddings" in wants else None
     kept = {name: value for name, value in kwargs.items() if name != HEADS}
     text = TextInput(embeddings_BND, heads_BN)
@@ -69,10 +71,13 @@ def _make_text_input(
 def _embeddings(
     model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor | None:
+    """One row a text, also where a sample has several, its choices: so the layers will have it."""
     ids_BN, words_BND = kwargs.get("input_ids", args[0] if args else None), None
     if ids_BN is not None:
         words_BND = model.get_input_embeddings()(ids_BN)
     elif kwargs.get("inputs_embeds") is not None:
         words_BND = kwargs["inputs_embeds"]
+    if words_BND is None:
+        return None
     # Not under no_grad: a hook of transformers' gradient checkpointing makes them require it anew.
-    return None if words_BND is None else words_BND.detach()
+    return words_BND.detach().reshape(-1, *words_BND.shape[-2:])

@@ -105,6 +105,21 @@ def test_word_embeddings_in_place_of_ids(make_encoder: EncoderFactory, parsed: B
     torch.testing.assert_close(by_words, by_ids)
 
 
+@pytest.mark.parametrize("given", ["input_ids", "inputs_embeds"])
+@pytest.mark.parametrize("pattern", [Syntax(hops=1), *PATTERNS[2:]], ids=str)
+def test_several_choices_a_sample(
+    pattern: Pattern, given: str, make_encoder: EncoderFactory, parsed: Batch
+) -> None:
+    """Models for multiple choice take (samples, choices, tokens) and flatten them themselves."""
+    model = sparsify(make_encoder(head="ForMultipleChoice"), pattern)
+    named = dict(parsed)
+    if given == "inputs_embeds":
+        named[given] = model.get_input_embeddings()(named.pop("input_ids"))
+    model(**{name: value.unflatten(0, (2, 2)) for name, value in named.items()})
+    for mask in latest_masks(model):
+        assert torch.equal(mask.dense(), expected(pattern, model, parsed))
+
+
 def test_ids_by_position(make_encoder: EncoderFactory, parsed: Batch) -> None:
     model = sparsify(make_encoder(), Lexical(2))
     by_place = model(parsed["input_ids"], parsed["attention_mask"]).logits
