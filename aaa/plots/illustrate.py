@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aaa.masks import SparseMask
-from aaa.patterns import InLayers, LayerInput, LayerSite, Pattern
+from aaa.patterns import FixedDiagonal, InLayers, LayerInput, LayerSite, Pattern
 from aaa.patterns.base import TextInput
 from aaa.plots.maps import Map, map_of
 
@@ -23,18 +23,20 @@ def illustrate(name: str, pattern: Pattern, num_tokens: int) -> list[Map]:
 
     A fixed pattern is drawn as it is. What a learned one opens is an example: each gate is open at
     random, with probability 0.15. Where a pattern reads the text, embeddings and dependency tree
-    are random too. The first head stands for all.
+    are random too. The first head stands for all, and of diagonals that were copied from a model
+    the first layer.
     """
     if isinstance(pattern, InLayers):
         return [
-            map_of(example_mask(part, num_tokens), f"{name}\n{where}")
+            map_of(example_mask(part, num_tokens), "\n".join([name, where, *_site(part)[1]]))
             for part, where in (
                 (pattern.inside, f"layers {pattern.layers}"),
                 (pattern.elsewhere, "all other layers"),
             )
         ]
     example = " (an example)" if pattern.learnable or pattern.wants else ""
-    return [map_of(example_mask(pattern, num_tokens), f"{name}{example}")]
+    title = "\n".join([f"{name}{example}", *_site(pattern)[1]])
+    return [map_of(example_mask(pattern, num_tokens), title)]
 
 
 def example_mask(pattern: Pattern, num_tokens: int) -> SparseMask:
@@ -48,7 +50,7 @@ def example_mask(pattern: Pattern, num_tokens: int) -> SparseMask:
             part.max_degree = min(part.max_degree, max(1, num_tokens // 3))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(num_tokens)
-        bound = template.bind(LayerSite(0, 1, HIDDEN, HEADS)).train()
+        bound = template.bind(_site(pattern)[0]).train()
         keep_BN = torch.ones(1, num_tokens, dtype=torch.bool)
         text = TextInput(torch.randn(1, num_tokens, HIDDEN), _some_tree(num_tokens))
         for part in bound.modules():
@@ -78,6 +80,21 @@ def figure_1(num_tokens: int) -> list[Map]:
         "(e) Local + Global": local | global_,
     }
     return [map_of(mask, title) for title, mask in masks.items()]
+
+
+def _site(pattern: Pattern) -> tuple[LayerSite, list[str]]:
+    """Where the pattern is drawn, and a line on it where copied diagonals differ by layer or head.
+
+    Those fit an encoder of their source's shape alone.
+    """
+    for part in pattern.modules():
+        if isinstance(part, FixedDiagonal):
+            sets = part.distances
+            layer, own = next((n, own) for n, own in enumerate(sets) if own is not None)
+            which = [f"layer {layer}"] * (len(sets) > 1) + ["head 0"] * (len(own) > 1)
+            site = LayerSite(layer, len(sets), HIDDEN, max(HEADS, len(own)))
+            return site, [" · ".join(which)] if which else []
+    return LayerSite(0, 1, HIDDEN, HEADS), []
 
 
 def _some_tree(num_tokens: int) -> Tensor:

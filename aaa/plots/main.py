@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aaa.experiments.arguments import read_options, run_directory, whole_number
 from aaa.experiments.configs import compose_config
+from aaa.experiments.job import find_runs
 from aaa.experiments.plan import build_pattern
 from aaa.experiments.result import is_finished, read_result
 from aaa.fingerprint import hash_json
@@ -47,7 +48,8 @@ def main(arguments: list[str]) -> int:
     """Makes the picture that the arguments ask for, says where it is, and what to do next.
 
     Raises:
-        ValueError: for arguments that make no sense, naming those that do.
+        ValueError: for arguments that make no sense, naming those that do; if the picture cannot
+            be written.
     """
     if any(argument in ("-h", "--help") for argument in arguments):
         print(HELP, end="")
@@ -58,7 +60,11 @@ def main(arguments: list[str]) -> int:
     else:
         figure, place, following = _run(options)
     output = Path(options["output"]).expanduser() if "output" in options else place
-    for path in save(figure, output):
+    try:
+        paths = save(figure, output)
+    except OSError as error:
+        raise ValueError(f"{output} cannot be written: {error.strerror}; give output=") from error
+    for path in paths:
         print(f"written: {path}")
     print(f"next: {following}")
     return 0
@@ -102,9 +108,11 @@ def _patterns(options: dict[str, str], overrides: list[str]) -> tuple[Figure, Pa
 
 def _pattern(name: str, overrides: list[str]) -> Pattern:
     try:
-        return build_pattern(compose_config([f"pattern={name}", *overrides]).pattern)
+        config = compose_config([f"pattern={name}", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(str(error)) from error
+    find_runs(config)  # pattern.source may be a run's id
+    return build_pattern(config.pattern)
 
 
 def _run(options: dict[str, str]) -> tuple[Figure, Path, str]:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from aaa import cli
 from aaa.plots.main import main
@@ -70,6 +72,15 @@ def test_a_run_by_its_id(finished_run: Path, capsys: pytest.CaptureFixture[str])
     assert written(capsys)[0] == Path("outputs/runs") / finished_run.name / "plots" / "course.png"
 
 
+def test_a_source_by_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Path("outputs/runs/0123456789ab/model/model.safetensors")
+    model.parent.mkdir(parents=True)
+    names = [f"encoder.layer.{n}.sparse.pattern.distance_weights_HK" for n in range(2)]
+    save_file({name: torch.ones(2, 5) for name in names}, model)
+    assert main(["pattern=diagonal_fixed_global1", "pattern.source=0123456789ab"]) == 0
+    assert written(capsys)[0] == Path("outputs/plots/diagonal_fixed_global1.png")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -86,6 +97,7 @@ def test_a_run_by_its_id(finished_run: Path, capsys: pytest.CaptureFixture[str])
         (["pattern=all", "tokens=many"], "from 8 to 512, not 'many'"),
         (["pattern=aaa", "text=x"], "text= does not go with pattern=; what does: pattern, tokens"),
         (["run=x", "pattern.size=1"], "pattern.KEY= does not go with run="),
+        (["pattern=local2", "output=/proc/x"], "/proc/x cannot be written: "),
         (["run=nowhere"], "there is no run 'nowhere': give its directory, or its id"),
         (["run=.", "text_pair=x"], "go with text="),
         (["run=."], "is not a finished run"),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from aaa import Axis, Full, Global, Local, Random
 from aaa.masks import SparseMask
-from aaa.patterns import Diagonal, InLayers, LayerInput, Pattern
+from aaa.patterns import Diagonal, FixedDiagonal, InLayers, LayerInput, Pattern
 from aaa.plots.files import save
 from aaa.plots.illustrate import example_mask, figure_1, illustrate
 from aaa.plots.maps import CLOSED, COLUMN, OPEN, ROW, Map, figure_of, map_of
@@ -95,6 +95,21 @@ def test_some_layers_only_has_two_maps() -> None:
     assert set(outside.kinds_NN.flat) == {OPEN}
     band = np.abs(np.subtract.outer(range(8), range(8))) <= 1
     assert np.array_equal(inside.kinds_NN > CLOSED, band)
+
+
+def test_copied_diagonals_are_drawn_in_their_first_layer_and_head() -> None:
+    copied = FixedDiagonal(distances=[None, [[2], [3], [1]], [[1], [1], [1]]]) | Local(0)
+    [found] = illustrate("x", copied, 6)
+    assert found.title == "x\nlayer 1 · head 0"
+    distance = np.abs(np.subtract.outer(range(6), range(6)))
+    assert np.array_equal(found.kinds_NN > CLOSED, (distance == 0) | (distance == 2))
+    inside, outside = illustrate("x", InLayers(copied, "1-2"), 6)
+    assert (inside.title, outside.title) == (
+        "x\nlayers 1-2\nlayer 1 · head 0",
+        "x\nall other layers",
+    )
+    [alike] = illustrate("x", FixedDiagonal(distances=[[[1]]]), 6)
+    assert alike.title == "x"
 
 
 def test_figure_1() -> None:
