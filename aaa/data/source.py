@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.exceptions import DatasetsError
 
 from aaa.places import first_line, local_folder
 
@@ -27,7 +30,8 @@ def open_source(
     """Call one of ``datasets``' openers; its errors become ValueErrors that begin with ``who``.
 
     Raises:
-        ValueError: If the folder or the hub's data set cannot be had, or has no such ``config``.
+        ValueError: If the folder or the hub's data set cannot be had, has no such ``config``, or
+            has files that are damaged or without rows.
     """
     folder = local_folder(path, "data.path")
     place, revision = (str(folder), None) if folder else (path, revision)
@@ -40,8 +44,25 @@ def open_source(
     except FileNotFoundError as error:
         advice = "" if folder else f", {ELSEWHERE}"
         raise ValueError(f"{who}: {first_line(error)}{advice}") from error
+    except (DatasetsError, pa.ArrowException) as error:  # neither says which file it was
+        why = _damage(place, config) if folder else None
+        raise ValueError(
+            f"{who}: data.path {place}: {why or first_line(error.__cause__ or error)}"
+        ) from error
     except ValueError as error:  # says which configurations there are, if not this one
         raise ValueError(f"{who}: {place}: {first_line(error)}") from error
+
+
+def _damage(folder: str, config: str) -> str | None:
+    """What is wrong with the first file of a folder that is damaged or has no rows."""
+    files = datasets.load_dataset_builder(folder, config).config.data_files
+    for path in (path for split in files.values() for path in split if path.endswith(".parquet")):
+        try:
+            if not pq.read_metadata(path).num_rows:
+                return f"{path} has no rows"
+        except (pa.ArrowException, OSError) as error:
+            return f"{path} cannot be read: {first_line(error)}"
+    return None
 
 
 def cache_of_folder(fingerprint: str) -> str:

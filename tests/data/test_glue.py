@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 from hydra.utils import instantiate
@@ -170,6 +171,21 @@ def test_empty_split(folder: Path) -> None:
     file = folder / "toy" / "train-00000-of-00001.parquet"
     Dataset.from_parquet(str(file)).select([]).to_parquet(str(file))
     with pytest.raises(ValueError, match=r"task toy: .*\"train\" corresponds to no data"):
+        task(folder).load()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_damaged_file(folder: Path, split: str) -> None:
+    file = folder / "toy" / f"{split}-00000-of-00001.parquet"
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=f"task toy: data.path {folder}: {file} cannot be read: "):
+        task(folder).load()
+
+
+def test_file_without_rows(folder: Path) -> None:
+    file = folder / "toy" / "validation-00000-of-00001.parquet"
+    pq.write_table(pq.read_table(file).slice(0, 0), file)
+    with pytest.raises(ValueError, match=f"task toy: data.path {folder}: {file} has no rows"):
         task(folder).load()
 
 
