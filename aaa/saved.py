@@ -46,7 +46,8 @@ def load_sparse(
     Raises:
         ValueError: if the folder is missing, holds no sparse model, was made by a version with
             another format, was tampered with (the pattern was changed, weights are missing, of
-            another shape, or too many), or has a pattern that cannot be built by name.
+            another shape, too many, or NaN among the gates), is not of ``model_class``, or has a
+            pattern that cannot be built by name.
     """
     folder = Path(folder).expanduser()
     if not (folder / "config.json").is_file():
@@ -99,14 +100,21 @@ def _dense_model(
     folder: Path, config: PreTrainedConfig, model_class: type[PreTrainedModel] | None
 ) -> PreTrainedModel:
     """The model without its gates; all weights must be there, and no other, unless as a class."""
-    with quiet_transformers():
-        model, report = (model_class or _saved_class(config)).from_pretrained(
-            folder,
-            config=config,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+    kind = model_class or _saved_class(config)
+    try:
+        with quiet_transformers():
+            model, report = kind.from_pretrained(
+                folder,
+                config=config,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (AttributeError, KeyError, TypeError) as error:  # how models take a wrong config
+        raise ValueError(
+            f"config.json does not suit {getattr(kind, '__name__', kind)}: "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
     if report["missing_keys"]:
         raise ValueError(f"weights are missing: {_some(report['missing_keys'])}")
     unknown = [name for name in report["unexpected_keys"] if GATES not in name]
@@ -144,6 +152,8 @@ def _load_gates(model: PreTrainedModel, folder: Path) -> None:
                 f"the gates {name} are of shape {tuple(tensor.shape)}, but its pattern has "
                 f"{tuple(wanted[name].shape)}"
             )
+        if tensor.isnan().any():
+            raise ValueError(f"the gates {name} hold NaN: its training came apart")
         wanted[name].copy_(tensor)
 
 

@@ -200,6 +200,7 @@ def test_another_version(saved: Path) -> None:
         (lambda c: c.update(num_hidden_layers=1), "has weights that BertForSeq.* has not"),
         (lambda c: c.update(intermediate_size=20), "cannot be loaded"),
         (lambda c: c.update(model_type="nobody"), "cannot be loaded"),
+        (lambda c: c.update(hidden_act="nope"), "not suit BertForSeq.*: KeyError: 'nope'"),
     ],
 )
 def test_a_changed_config(saved: Path, change: Callable[[dict[str, Any]], Any], said: str) -> None:
@@ -224,6 +225,10 @@ def test_a_changed_config(saved: Path, change: Callable[[dict[str, Any]], Any], 
             lambda w: w.update({n: torch.ones(3) for n in w if ".column.bias" in n}),
             r"gates .*column.bias are of shape \(3,\), but its pattern has \(1,\)",
         ),
+        (
+            lambda w: w.update({n: w[n] * torch.nan for n in w if ".column.bias" in n}),
+            "gates .*column.bias hold NaN",
+        ),
         (lambda w: w.update({"classifier.bias": torch.ones(9)}), "cannot be loaded"),
     ],
 )
@@ -233,6 +238,12 @@ def test_changed_weights(saved: Path, change: Callable[[dict[str, Any]], Any], s
     save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=said):
         load_sparse(saved)
+
+
+def test_a_class_of_another_kind(saved: Path) -> None:
+    with pytest.raises(ValueError, match=r"model cannot be loaded: .* not suit GPT2Model: ") as e:
+        load_sparse(saved, model_class=transformers.GPT2Model)
+    assert str(saved) in str(e.value)
 
 
 @pytest.mark.parametrize("size", [0, 100, 5000])
