@@ -19,6 +19,7 @@ from aaa.models.lra import LraEncoder
 from aaa.patterns import Pattern
 from aaa.places import config_folder
 from tests.needs import overrides_for
+from tests.wandb_files import written_runs
 
 
 def names(group: str) -> list[str]:
@@ -64,6 +65,26 @@ def test_every_demo_task_trains(task: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("logger", names("logger"))
 def test_every_logger_logs(logger: str, tmp_path: Path) -> None:
     two_batches(tmp_path, f"logger={logger}")
+
+
+@pytest.mark.parametrize("logger", names("logger"))
+def test_every_logger_logs_pre_training(logger: str, tmp_path: Path) -> None:
+    """Its config is another, in which a logger has to find all that it names runs by."""
+    config = compose_config(
+        [
+            f"logger={logger}", "corpus.num_documents=200", "data.held_out=0.05",
+            "training.max_steps=2", "training.batch_size=4", "training.evaluations=1",
+            "run.progress=false", "run.num_workers=1", f"run.output_dir={tmp_path}",
+        ],
+        "pretrain",
+    )  # fmt: skip
+    outcome = run(config)
+    assert outcome.status == "finished", outcome.result
+    if logger == "wandb":
+        [written] = written_runs(outcome.directory)
+        assert written.run["display_name"] == "demo_corpus full seed 0"
+        assert set(written.run["tags"]) == {"tiny", "full", "demo_corpus"}
+        assert written.run["job_type"] == "full"
 
 
 @pytest.mark.parametrize("task", GLUE)
