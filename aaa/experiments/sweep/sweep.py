@@ -111,7 +111,7 @@ class Sweep:
             for one in self.to_do.values():
                 self._say(f"would run {one.wanted.label}: {' '.join(one.wanted.overrides)}")
             self._say_needs()
-            return 0
+            return USER_ERROR if self._refused else 0
         if self.to_do:
             self._conduct()
         return self._conclude()
@@ -186,9 +186,12 @@ class Sweep:
             "to do": len(self.to_do),
             "failed before (retry_failed=true tries again)": max(0, failed),
             "cells wait for something": sum(bool(one.wanted.needs) for one in self.known),
+            "cells refused": len(self._refused),
         }
         told = [f"{number} {name}" for name, number in counts.items() if number]
         self._say(f"{self._name}: {len(self.known)} cells, {len(self.results)} runs: ", *told)
+        for one in self._refused:
+            self._say(f"refused {one.wanted.label}: {one.problem}")
         cost = estimate(
             [one.named for one in self.to_do.values() if one.named is not None],
             [result for result in finished if result is not None],
@@ -226,9 +229,9 @@ class Sweep:
 
     def _conclude(self) -> int:
         """The last word, and the exit code."""
-        refused = Counter(one.problem for one in self.known if one.problem is not None)
-        for problem, number in refused.items():
-            self._say(f"{number} cells refused: {problem}")
+        refused = [one.wanted.label for one in self._refused]
+        if refused:
+            self._say(f"{len(refused)} cells refused: ", *refused)
         self._say_needs()
         statuses = Counter(map(self._status, self.results))
         self._say("", *(f"{number} {status}" for status, number in statuses.items()))
@@ -251,6 +254,10 @@ class Sweep:
             return "finished" if status == "skipped" else status
         result = self.results[run_id]
         return "not done" if result is None or run_id in self.to_do else str(result["status"])
+
+    @property
+    def _refused(self) -> list[Known]:
+        return [one for one in self.known if one.problem is not None]
 
     @property
     def _name(self) -> str:

@@ -86,9 +86,21 @@ def test_what_is_refused_is_told_and_the_rest_done(sweep: Sweep, outputs: Path) 
     code, said = sweep(*small, "pattern=aaa", "sparsity.target=0.3,0.99,1.5")
     assert code == 2
     assert "sparsity.target=0.99: refused: sparsity.target=0.99 is out of reach" in said
-    assert "1 cells refused: sparsity.target is a share of closed cells in [0, 1)" in said
+    told = "refused sparsity.target=1.5: sparsity.target is a share of closed cells in [0, 1)"
+    assert said.index(told) < said.index("[1/2]")  # before any work, and in full once
+    assert said.count("is a share of closed cells") == 1
+    assert "1 cells refused: sparsity.target=1.5\n" in said
     assert "1 finished" in said
     assert f"next: aaa table {outputs / 'runs'}" in said
+
+
+def test_a_dry_run_tells_what_is_refused(table: MakeTable, sweep: Sweep) -> None:
+    rows = TABLE["rows"] | {"typo": {"overrides": ["pattern=aaa", "training.steps=3"]}}
+    code, said = sweep(f"+table={table(rows=rows)}", "columns=cola", "dry_run=true")
+    assert code == 2
+    assert "3 cells, 2 runs: 2 to do, 1 cells refused" in said
+    assert "refused typo · cola · seed 0: Could not override 'training.steps'" in said
+    assert "would run fixed · cola · seed 0" in said
 
 
 def test_what_a_cell_needs_is_said_and_no_error(
