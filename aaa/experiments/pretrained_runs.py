@@ -10,10 +10,13 @@ from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from aaa.experiments.configs import compose_config
 from aaa.experiments.pretraining import make_pretraining_plan
 from aaa.experiments.result import MODEL, is_finished, read_result
+from aaa.experiments.sweep.run_ids import reason
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,11 @@ def find_pretraining(overrides: Sequence[str]) -> PretrainingRun:
         ValueError: for overrides that make no run.
     """
     with _beside_hydra():
-        directory = make_pretraining_plan(compose_config(overrides, "pretrain")).directory
+        try:
+            config = compose_config(overrides, "pretrain")
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(reason(error)) from error
+        directory = make_pretraining_plan(config).directory
     finished = is_finished(read_result(directory))
     return PretrainingRun(
         directory=directory,

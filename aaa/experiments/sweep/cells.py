@@ -24,20 +24,23 @@ class Wanted:
         label: what people call it.
         needs: what has to be there before it can start.
         cell: its place in a table, if it has one.
+        problem: why it could not be started at all, where that is known already.
     """
 
     label: str
     overrides: tuple[str, ...]
     needs: tuple[str, ...] = ()
     cell: Cell | None = None
+    problem: str | None = None
 
 
 def of_table(
-    cells: Sequence[Cell], given: Sequence[str], of_pretraining: Sequence[str] = ()
+    table: str, cells: Sequence[Cell], given: Sequence[str], of_pretraining: Sequence[str] = ()
 ) -> list[Wanted]:
     """A table's cells.
 
     Args:
+        table: its name.
         cells: those wanted.
         given: overrides for all of them, with the last word.
         of_pretraining: likewise, for the pre-training runs that they start from.
@@ -48,7 +51,14 @@ def of_table(
     def find(needed: Pretraining) -> tuple[str, ...] | str:
         return _found(needed.also((*of_pretraining, *places)))
 
-    return [_of_cell(cell, tuple(given), find) for cell in cells]
+    wanted = []
+    for cell in cells:
+        try:
+            wanted.append(_of_cell(cell, tuple(given), find))
+        except ValueError as error:
+            problem = f"{table}, row {cell.row}, pretrained: {error}"
+            wanted.append(Wanted(_label(cell), cell.overrides, cell=cell, problem=problem))
+    return wanted
 
 
 def check_given(overrides: Sequence[Override]) -> None:
@@ -94,8 +104,11 @@ def _of_cell(
             needs.append(found)
         else:
             overrides += found
-    label = f"{cell.row} · {cell.column} · seed {cell.seed}"
-    return Wanted(label, (*overrides, *given), tuple(needs), cell)
+    return Wanted(_label(cell), (*overrides, *given), tuple(needs), cell)
+
+
+def _label(cell: Cell) -> str:
+    return f"{cell.row} · {cell.column} · seed {cell.seed}"
 
 
 def _found(pretraining: Pretraining) -> tuple[str, ...] | str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -118,7 +118,7 @@ class RunIds:
             try:
                 composed = self.compose([*rest, *seeds[-1:]])
             except (HydraException, OmegaConfBaseException) as error:
-                raise ValueError(explain(error)) from error
+                raise ValueError(reason(error)) from error
             around = OmegaConf.masked_copy(composed, "hydra")
             with open_dict(composed):
                 del composed["hydra"]
@@ -136,6 +136,14 @@ class RunIds:
             if kept["code"] == self._code:
                 return dict(kept["runs"])
         return {}
+
+
+def reason(error: Exception) -> str:
+    """Why a config could not be composed, without where Hydra has looked."""
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group} {name!r} is unknown; known: {', '.join(error.options)}"
+    return explain(error)
 
 
 def _is_copy(override: str) -> bool:

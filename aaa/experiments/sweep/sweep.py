@@ -127,7 +127,7 @@ class Sweep:
         check_given(given)
         cells = self.table.cells(plugin.rows, plugin.columns, plugin.seeds)
         lines = [str(override.input_line) for override in given]
-        return of_table(cells, lines, plugin.pretrain_overrides)
+        return of_table(self.table.name, cells, lines, plugin.pretrain_overrides)
 
     def _pretrain(self, wanted: Sequence[Wanted], tried: set[str]) -> bool:
         """Does the pre-training runs that cells start from; returns whether there were any.
@@ -156,8 +156,11 @@ class Sweep:
         known = []
         bar = {"console": self.console, "disable": not self.console.is_terminal}
         for one in track(wanted, "naming the runs", transient=True, **bar):  # type: ignore[arg-type]
+            if one.needs or one.problem is not None:
+                known.append(Known(one, problem=one.problem))
+                continue
             try:
-                known.append(Known(one, named=None if one.needs else names.find(one.overrides)))
+                known.append(Known(one, named=names.find(one.overrides)))
             except ValueError as error:
                 known.append(Known(one, problem=str(error)))
         names.save()

@@ -247,6 +247,24 @@ def test_a_cell_starts_from_its_pre_training(
     assert (code, "there is no folder" in said, "/a model" in said) == (2, True, True)
 
 
+def test_a_pre_training_that_makes_no_sense_is_the_problem_of_its_cells_alone(
+    table: MakeTable, sweep: Sweep, outputs: Path
+) -> None:
+    rows = TABLE["rows"] | {
+        "typo": {"overrides": ["pattern=full"], "pretrained": {"pattern": "ful"}},
+        "typo_too": {"overrides": ["pattern=ful"]},
+    }
+    code, said = sweep(f"+table={table(rows=rows)}", "columns=cola", "dry_run=true")
+    assert code == 2
+    told = "pattern 'ful' is unknown; known: aaa, aaa_columns, "
+    assert f"refused typo · cola · seed 0: mine, row typo, pretrained: {told}" in said
+    assert f"refused typo_too · cola · seed 0: {told}" in said
+    assert "search path" not in said
+    assert "would run fixed · cola · seed 0" in said
+    record = read_records(index_path(outputs, "mine", "demo"))[("typo", "cola", 0)]
+    assert record.state(None) == "refused"
+
+
 def test_a_pre_training_that_fails_leaves_its_cells_out(
     table: MakeTable, sweep: Sweep, pretrained: Callable[..., Any]
 ) -> None:
