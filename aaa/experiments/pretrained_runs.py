@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from aaa.experiments.configs import compose_config
 from aaa.experiments.pretraining import make_pretraining_plan
 from aaa.experiments.result import MODEL, is_finished, read_result
+from aaa.experiments.sweep.estimate import Load, load_of
 from aaa.experiments.sweep.run_ids import reason
 
 
@@ -27,11 +28,13 @@ class PretrainingRun:
         directory: where it lies or will lie.
         model_folder: what ``model.path=`` takes; None until the run is finished.
         command: what does it.
+        load: what it has to do.
     """
 
     directory: Path
     model_folder: Path | None
     command: str
+    load: Load
 
 
 def find_pretraining(overrides: Sequence[str]) -> PretrainingRun:
@@ -45,12 +48,14 @@ def find_pretraining(overrides: Sequence[str]) -> PretrainingRun:
             config = compose_config(overrides, "pretrain")
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(reason(error)) from error
-        directory = make_pretraining_plan(config).directory
-    finished = is_finished(read_result(directory))
+        plan = make_pretraining_plan(config)
+        load = Load(**load_of(config, plan.settings), tokens=config.data.max_length)
+    finished = is_finished(read_result(plan.directory))
     return PretrainingRun(
-        directory=directory,
-        model_folder=directory / MODEL if finished else None,
+        directory=plan.directory,
+        model_folder=plan.directory / MODEL if finished else None,
         command=shlex.join(["aaa", "pretrain", *overrides]),
+        load=load,
     )
 
 

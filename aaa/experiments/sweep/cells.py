@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
+from aaa.experiments.sweep.estimate import Load
+from aaa.experiments.sweep.run_ids import Named
 from aaa.experiments.tables.cells import Cell, Pretraining
+from aaa.experiments.tables.index import Record
 
 # What a table says itself; and the option by which a part of it is chosen.
 OF_THE_TABLE = {"task": "columns", "pattern": "rows", "seed": "seeds"}
@@ -25,6 +27,7 @@ class Wanted:
         needs: what has to be there before it can start.
         cell: its place in a table, if it has one.
         problem: why it could not be started at all, where that is known already.
+        pretraining: the runs of ``needs`` and those that go on from them, by their commands.
     """
 
     label: str
@@ -32,6 +35,32 @@ class Wanted:
     needs: tuple[str, ...] = ()
     cell: Cell | None = None
     problem: str | None = None
+    pretraining: Mapping[str, Load] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A wanted cell, with the name of its run or the reason why it has none.
+
+    Args:
+        load: what a run that waits for a pre-training will have to do.
+    """
+
+    wanted: Wanted
+    named: Named | None = None
+    problem: str | None = None
+    load: Load | None = None
+
+    def record(self) -> Record:
+        """What a table's index keeps of it."""
+        assert self.wanted.cell is not None
+        return Record(
+            *self.wanted.cell.key,
+            overrides=self.wanted.overrides,
+            run_id=self.named.run_id if self.named else None,
+            needs=self.wanted.needs,
+            problem=self.problem,
+        )
 
 
 def of_table(
@@ -48,7 +77,7 @@ def of_table(
     places = [override for override in given if override.startswith("run.output_dir=")]
 
     @cache  # many cells start from one pre-training
-    def find(needed: Pretraining) -> tuple[str, ...] | str:
+    def find(needed: Pretraining) -> tuple[str, ...] | dict[str, Load]:
         return _found(needed.also((*of_pretraining, *places)))
 
     wanted = []
@@ -93,35 +122,40 @@ def of_product(overrides: Sequence[Override]) -> list[Wanted]:
 
 
 def _of_cell(
-    cell: Cell, given: tuple[str, ...], find: Callable[[Pretraining], tuple[str, ...] | str]
+    cell: Cell,
+    given: tuple[str, ...],
+    find: Callable[[Pretraining], tuple[str, ...] | dict[str, Load]],
 ) -> Wanted:
     keys = {override.partition("=")[0].lstrip("+") for override in given}
     needs = [f"{key}=... on the command line" for key in cell.requires if key not in keys]
-    overrides = list(cell.overrides)
+    overrides, first = list(cell.overrides), dict[str, Load]()
     for pretraining in cell.needs:
         found = find(pretraining)
-        if isinstance(found, str):
-            needs.append(found)
+        if isinstance(found, dict):
+            needs.append(next(iter(found)))
+            first |= found
         else:
             overrides += found
-    return Wanted(_label(cell), (*overrides, *given), tuple(needs), cell)
+    return Wanted(_label(cell), (*overrides, *given), tuple(needs), cell, pretraining=first)
 
 
 def _label(cell: Cell) -> str:
     return f"{cell.row} · {cell.column} · seed {cell.seed}"
 
 
-def _found(pretraining: Pretraining) -> tuple[str, ...] | str:
-    """What a cell takes of its pre-training run, or the command that has to come first."""
-    try:
-        runs = importlib.import_module("aaa.experiments.pretrained_runs")  # imports torch
-    except ModuleNotFoundError:
-        return pretraining.command
+def _found(pretraining: Pretraining) -> tuple[str, ...] | dict[str, Load]:
+    """What a cell takes of its pre-training run, or by their commands the runs that come first."""
+    from aaa.experiments.pretrained_runs import find_pretraining  # imports torch
+
+    first: dict[str, Load] = {}
     start: tuple[str, ...] = ()
     if pretraining.adapts is not None:
-        begun = runs.find_pretraining(pretraining.adapts.overrides)
+        begun = find_pretraining(pretraining.adapts.overrides)
         if begun.model_folder is None:
-            return begun.command
-        start = pretraining.adapts.given(begun.model_folder)
-    run = runs.find_pretraining((*pretraining.overrides, *start))
-    return run.command if run.model_folder is None else pretraining.given(run.model_folder)
+            first[begun.command] = begun.load
+        else:
+            start = pretraining.adapts.given(begun.model_folder)
+    run = find_pretraining((*pretraining.overrides, *start))
+    if run.model_folder is not None and not first:
+        return pretraining.given(run.model_folder)
+    return first | {run.command: run.load}

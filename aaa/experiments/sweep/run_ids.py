@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aaa.experiments.configs import explain
 from aaa.experiments.result import write_json
+from aaa.experiments.sweep.estimate import Load, load_of
 from aaa.fingerprint import files_hashed, hash_json, stamp
 from aaa.places import config_folder
 
@@ -36,20 +37,10 @@ Compose = Callable[[Sequence[str]], DictConfig]
 
 
 @dataclass(frozen=True)
-class Named:
-    """A run's name, and what its cost is estimated from.
+class Named(Load):
+    """A run's name, and what its cost is estimated from."""
 
-    Args:
-        steps: optimiser steps, None where they follow from epochs.
-        batch: texts a step and device.
-        devices: processes that work on it.
-    """
-
-    run_id: str
-    model: str
-    steps: int | None
-    batch: int
-    devices: int
+    run_id: str = field(kw_only=True)
 
 
 class RunIds:
@@ -95,20 +86,26 @@ class RunIds:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
             write_json(self.path, {"code": self._code, "runs": self._read() | self._new})
+        self._kept |= self._new
         self._new = {}
+
+    def load(self, overrides: Sequence[str]) -> Load:
+        """What a run will have to do that cannot be named before another is done.
+
+        Raises:
+            ValueError: if there is no such config.
+        """
+        from aaa.experiments.job import build  # imports torch
+        from aaa.training.settings import TrainingSettings
+
+        config = self._config(overrides)
+        return Load(**load_of(config, build(config.training, "training", TrainingSettings)))
 
     def _name(self, overrides: Sequence[str]) -> Named:
         from aaa.experiments.plan import make_plan  # imports torch
 
         plan = make_plan(self._config(overrides))
-        settings = plan.settings
-        return Named(
-            run_id=plan.run_id,
-            model=str(plan.config.names.model),
-            steps=settings.max_steps,
-            batch=settings.batch_size * settings.accumulate,
-            devices=settings.world_size,
-        )
+        return Named(run_id=plan.run_id, **load_of(plan.config, plan.settings))
 
     def _config(self, overrides: Sequence[str]) -> DictConfig:
         """The config without Hydra's part; runs that differ in their seed share the composing."""

@@ -7,22 +7,21 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from rich.progress import track
 
 from aaa.experiments.result import is_finished, read_result
-from aaa.experiments.sweep.cells import Wanted, check_given, of_product, of_table
+from aaa.experiments.sweep.cells import Known, Wanted, check_given, of_product, of_table
 from aaa.experiments.sweep.conduct import Conductor, Job
 from aaa.experiments.sweep.display import SweepDisplay, own_console
-from aaa.experiments.sweep.estimate import estimate
-from aaa.experiments.sweep.run_ids import FILE, Named, RunIds
+from aaa.experiments.sweep.estimate import by_flops, estimate
+from aaa.experiments.sweep.run_ids import FILE, RunIds
 from aaa.experiments.sweep.session import Ended, Session
-from aaa.experiments.tables.index import Record, write_records
+from aaa.experiments.tables.index import write_records
 from aaa.experiments.tables.spec import Table, load_table
 
 if TYPE_CHECKING:
@@ -31,26 +30,6 @@ if TYPE_CHECKING:
 DEFAULT_SCALE = "demo"
 USER_ERROR = 2
 PRETRAIN = "aaa pretrain "
-
-
-@dataclass(frozen=True)
-class Known:
-    """A wanted cell, with the name of its run or the reason why it has none."""
-
-    wanted: Wanted
-    named: Named | None = None
-    problem: str | None = None
-
-    def record(self) -> Record:
-        """What a table's index keeps of it."""
-        assert self.wanted.cell is not None
-        return Record(
-            *self.wanted.cell.key,
-            overrides=self.wanted.overrides,
-            run_id=self.named.run_id if self.named else None,
-            needs=self.wanted.needs,
-            problem=self.problem,
-        )
 
 
 def sweep(plugin: CellSweeper, arguments: Sequence[str]) -> None:
@@ -85,39 +64,50 @@ class Sweep:
         self.output_dir = Path(plugin.config.run.output_dir)
         self.runs = self.output_dir / "runs"
         parser = OverridesParser.create(config_loader=plugin.hydra_context.config_loader)
-        overrides = parser.parse_overrides(list(arguments))
-        scales = [o.value() for o in overrides if o.get_key_element() == "scale"]
+        self.overrides = parser.parse_overrides(list(arguments))
+        scales = [o.value() for o in self.overrides if o.get_key_element() == "scale"]
         self.table: Table | None = None
         if plugin.table is not None:
             self.table = load_table(plugin.table, str(scales[-1]) if scales else DEFAULT_SCALE)
-        wanted = self._wanted(overrides)
-        tried: set[str] = set()
-        # What adapts an encoder is known by name once that encoder is there.
-        while plugin.pretrain and not plugin.dry_run and self._pretrain(wanted, tried):
-            wanted = self._wanted(overrides)
-        self.known = self._named(wanted)
-        names = {one.named.run_id for one in self.known if one.named is not None}
-        self.results = {name: read_result(self.runs / name) for name in names}
-        self.to_do = self._missing()
+        load = plugin.hydra_context.config_loader.load_sweep_config
+        self.names = RunIds(
+            self.output_dir / "cache" / FILE,
+            lambda overrides: load(plugin.config, list(overrides)),
+        )
+        self.told: set[str] = set()  # labels of refused cells
         self.ended: dict[str, Ended] = {}
         self.signal_number: int | None = None
+        self._look()
 
     def run(self) -> int:
         """Does what is missing; returns the exit code."""
-        if self.table is not None:
-            write_records(self.output_dir, self.table, [one.record() for one in self.known])
         self._announce()
         if self.plugin.dry_run:
             for one in self.to_do.values():
                 self._say(f"would run {one.wanted.label}: {' '.join(one.wanted.overrides)}")
             self._say_needs()
             return USER_ERROR if self._refused else 0
+        tried: set[str] = set()
+        # What adapts an encoder is known by name once that encoder is there.
+        while self.plugin.pretrain and self._pretrain(tried):
+            self._look()
+        if tried:
+            self._announce()
         if self.to_do:
             self._conduct()
         return self._conclude()
 
-    def _wanted(self, overrides: Sequence[Any]) -> list[Wanted]:
-        plugin = self.plugin
+    def _look(self) -> None:
+        """What the cells are, and which of their runs are there."""
+        self.known = self._named(self._wanted())
+        names = {one.named.run_id for one in self.known if one.named is not None}
+        self.results = {name: read_result(self.runs / name) for name in names}
+        self.to_do = self._missing()
+        if self.table is not None:
+            write_records(self.output_dir, self.table, [one.record() for one in self.known])
+
+    def _wanted(self) -> list[Wanted]:
+        plugin, overrides = self.plugin, self.overrides
         if self.table is None:
             parts = [name for name in ("rows", "columns", "seeds") if getattr(plugin, name)]
             if parts:
@@ -129,12 +119,13 @@ class Sweep:
         lines = [str(override.input_line) for override in given]
         return of_table(self.table.name, cells, lines, plugin.pretrain_overrides)
 
-    def _pretrain(self, wanted: Sequence[Wanted], tried: set[str]) -> bool:
+    def _pretrain(self, tried: set[str]) -> bool:
         """Does the pre-training runs that cells start from; returns whether there were any.
 
         Adds their commands to ``tried``, and leaves those out that are among them.
         """
-        needs = dict.fromkeys(need for one in wanted for need in one.needs)
+        able = [one.wanted for one in self.known if one.problem is None]
+        needs = dict.fromkeys(need for one in able for need in one.needs)
         commands = [need for need in needs if need.startswith(PRETRAIN) and need not in tried]
         tried.update(commands)
         for number, command in enumerate(commands, 1):
@@ -147,23 +138,20 @@ class Sweep:
         return bool(commands)
 
     def _named(self, wanted: Sequence[Wanted]) -> list[Known]:
-        """Every cell with its run's name."""
-        load = self.plugin.hydra_context.config_loader.load_sweep_config
-        names = RunIds(
-            self.output_dir / "cache" / FILE,
-            lambda overrides: load(self.plugin.config, list(overrides)),
-        )
+        """Every cell with its run's name, or what it will have to do once it has one."""
         known = []
         bar = {"console": self.console, "disable": not self.console.is_terminal}
         for one in track(wanted, "naming the runs", transient=True, **bar):  # type: ignore[arg-type]
-            if one.needs or one.problem is not None:
-                known.append(Known(one, problem=one.problem))
-                continue
             try:
-                known.append(Known(one, named=names.find(one.overrides)))
+                if one.problem is not None:
+                    known.append(Known(one, problem=one.problem))
+                elif one.needs:
+                    known.append(Known(one, load=self.names.load(one.overrides)))
+                else:
+                    known.append(Known(one, named=self.names.find(one.overrides)))
             except ValueError as error:
                 known.append(Known(one, problem=str(error)))
-        names.save()
+        self.names.save()
         problems = [one.problem for one in known if one.problem is not None]
         if len(problems) == len(known):
             raise ValueError("\n".join(dict.fromkeys(problems)) or "there are no such cells")
@@ -194,7 +182,9 @@ class Sweep:
         told = [f"{number} {name}" for name, number in counts.items() if number]
         self._say(f"{self._name}: {len(self.known)} cells, {len(self.results)} runs: ", *told)
         for one in self._refused:
-            self._say(f"refused {one.wanted.label}: {one.problem}")
+            if one.wanted.label not in self.told:
+                self._say(f"refused {one.wanted.label}: {one.problem}")
+                self.told.add(one.wanted.label)
         cost = estimate(
             [one.named for one in self.to_do.values() if one.named is not None],
             [result for result in finished if result is not None],
@@ -202,6 +192,24 @@ class Sweep:
         )
         if self.to_do and cost is not None:
             self._say(f"{len(self.to_do)} runs will take {cost}")
+        self._announce_pretraining()
+
+    def _announce_pretraining(self) -> None:
+        """The pre-training runs that come first and the cells after them, with their hours."""
+        waiting = [one for one in self.known if one.wanted.pretraining and one.load is not None]
+        first = {
+            command: load for one in waiting for command, load in one.wanted.pretraining.items()
+        }
+        if not first:
+            return
+        how = "" if self.plugin.pretrain else " (pretrain=true does them)"
+        cost = self.table.cost if self.table is not None else None
+        for what, loads in (
+            (f"{len(first)} pre-training runs come first{how}", list(first.values())),
+            (f"{len(waiting)} cells wait for them", [one.load for one in waiting if one.load]),
+        ):
+            hours = None if cost is None else by_flops(loads, cost)
+            self._say(what if hours is None else f"{what}: {hours}")
 
     def _conduct(self) -> None:
         plugin = self.plugin

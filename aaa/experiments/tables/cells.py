@@ -101,6 +101,25 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What the hours of runs are reckoned from before one is finished.
+
+    Args:
+        weights: of the encoder, or of each by its name in conf/model.
+        tokens: a text.
+        teraflops: a second, that each device reaches.
+    """
+
+    weights: float | Mapping[str, float] = field(hash=False)
+    tokens: float
+    teraflops: float
+
+    def weights_of(self, model: str) -> float | None:
+        """How many an encoder has; None where it is not said."""
+        return self.weights.get(model) if isinstance(self.weights, Mapping) else self.weights
+
+
+@dataclass(frozen=True)
 class Table:
     """A table at one scale."""
 
@@ -115,7 +134,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
-    cost: Mapping[str, float] | None = field(hash=False)
+    cost: Cost | None
 
     def row(self, name: str) -> Row:
         """The row of that name.

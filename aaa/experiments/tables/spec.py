@@ -32,8 +32,8 @@ The file's keys (docs/tables.md shows a whole example):
     By name. Each has ``overrides`` for every cell, ``columns`` (names, in their order; all
     without), ``seeds``, ``pretrain`` (overrides of its pre-training runs), ``pretrained``
     (overrides of cells that start from one), ``rows`` (the only rows; all without) and ``cost``,
-    from which its hours are estimated: ``weights`` of the encoder, ``tokens`` a text, and
-    ``teraflops`` a second of each device.
+    from which its hours are estimated: ``weights`` of the encoder (or of each by its name in
+    conf/model), ``tokens`` a text, and ``teraflops`` a second of each device.
 
 Overrides have the last word in this order: scale, pretrained, column, row, target, seed, and
 then what stands on the command line.
@@ -52,6 +52,7 @@ from yaml import YAMLError
 from aaa.experiments.tables.cells import (
     Cell,
     Column,
+    Cost,
     Pretraining,
     Row,
     Table,
@@ -227,8 +228,11 @@ def _seeds(node: Any, where: str) -> tuple[int, ...]:
     return tuple(node)
 
 
-def _cost(node: Any, where: str) -> Mapping[str, float]:
+def _cost(node: Any, where: str) -> Cost:
     node = as_mapping(node, where)
-    if set(node) != set(COST_KEYS) or not all(is_number(n) and n > 0 for n in node.values()):
+    weights = node.get("weights")
+    numbers = [*(weights.values() if isinstance(weights, Mapping) else [weights])]
+    numbers += [value for key, value in node.items() if key != "weights"]
+    if set(node) != set(COST_KEYS) or not all(is_number(n) and n > 0 for n in numbers):
         raise ValueError(f"{where} has numbers above 0 for {', '.join(COST_KEYS)}, not {node!r}")
-    return {key: float(number) for key, number in node.items()}
+    return Cost(**node)

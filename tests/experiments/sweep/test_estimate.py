@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from aaa.experiments.sweep.estimate import estimate
-from aaa.experiments.sweep.run_ids import Named
+from aaa.experiments.sweep.estimate import Load, by_flops, estimate
+from aaa.experiments.tables.cells import Cost
 
-COST = {"weights": 1e8, "tokens": 100, "teraflops": 10}
-RUN = Named("a", "bert_base_cased", steps=1000, batch=32, devices=4)
+COST = Cost(weights=1e8, tokens=100, teraflops=10)
+RUN = Load("bert_base_cased", steps=1000, batch=32, devices=4)
 
 
 def result(seconds: float, **changes: Any) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def test_by_finished_runs_of_its_kind() -> None:
     said = estimate([RUN, RUN], [result(900), result(2700), other], COST)
     # 1,000 steps take 1 hour on average, on 4 devices, twice
     assert said == "about 8.0 h of a device, by the finished runs of this sweep"
-    epochs = Named("b", "bert_base_cased", steps=None, batch=32, devices=4)
+    epochs = Load("bert_base_cased", steps=None, batch=32, devices=4)
     assert estimate([epochs], [result(900)], None) == (
         "about 60 min of a device, by the finished runs of this sweep"
     )
@@ -43,4 +44,13 @@ def test_by_flops_where_none_is_finished() -> None:
 
 def test_nothing_is_said_where_nothing_is_known() -> None:
     assert estimate([RUN], [], None) is None
-    assert estimate([Named("b", "tiny", None, 32, 1)], [], COST) is None
+    assert estimate([Load("tiny", None, 32, 1)], [], COST) is None
+    assert estimate([RUN], [], replace(COST, weights={"mobilebert": 1e7})) is None
+
+
+def test_each_encoder_has_its_own_weights_and_pre_training_its_own_tokens() -> None:
+    cost = replace(COST, weights={"bert_base_cased": 1e8, "mobilebert": 2e7})
+    run = replace(RUN, steps=1_000_000)
+    said = [by_flops([r], cost) for r in (run, replace(run, model="mobilebert"))]
+    assert [str(s)[:20] for s in said] == ["about 213 GPU hours,", "about 42.7 GPU hours"]
+    assert str(by_flops([replace(run, tokens=1000)], cost)).startswith("about 2,133 GPU hours,")

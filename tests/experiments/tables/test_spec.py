@@ -106,6 +106,13 @@ class TestShipped:
         )
         assert task.needs[0].command == "aaa pretrain scale=demo pattern=diagonal_task_global1"
 
+    @pytest.mark.parametrize("name", table_names())
+    def test_every_paper_scale_has_a_cost(self, name: str) -> None:
+        cost = load_table(name, "paper").cost
+        assert cost is not None
+        assert cost.weights_of("bert_base_cased") == 8.5e7 or name == "table_2"
+        assert cost.weights_of("mobilebert") == 2.1e7 or name != "table_7"
+
 
 class TestOneOfYourOwn:
     def test_cells(self, tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""Cells that start from pre-training runs: what is told of these, and when they are done."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from aaa.experiments.sweep import sweep as sweep_module
+from aaa.experiments.sweep.estimate import Load
+from aaa.experiments.tables.index import index_path, read_records
+from tests.experiments.sweep.conftest import TABLE, Said
+
+Sweep = Callable[..., Said]
+MakeTable = Callable[..., str]
+
+
+@pytest.fixture
+def pretrained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., list[tuple[str, ...]]]:
+    """Stands for ``aaa pretrain``: done once it was called, unless it fails with ``code``."""
+
+    def make(code: int = 0) -> list[tuple[str, ...]]:
+        done: list[tuple[str, ...]] = []
+
+        def find(overrides: tuple[str, ...]) -> SimpleNamespace:
+            folder = tmp_path / "a model" if overrides in done else None
+            return SimpleNamespace(
+                model_folder=folder, command=shlex.join(words(overrides)),
+                load=Load("bert_base", steps=10**6, batch=32, devices=8, tokens=128),
+            )  # fmt: skip
+
+        def call(command: list[str]) -> SimpleNamespace:
+            assert command[1:4] == ["-m", "aaa", "pretrain"]
+            if not code:
+                done.append(tuple(command[4:]))
+            return SimpleNamespace(returncode=code)
+
+        module = SimpleNamespace(find_pretraining=find)
+        monkeypatch.setitem(sys.modules, "aaa.experiments.pretrained_runs", module)
+        monkeypatch.setattr(sweep_module.subprocess, "run", call)
+        return done
+
+    return make
+
+
+def words(overrides: tuple[str, ...]) -> list[str]:
+    return ["aaa", "pretrain", *overrides]
+
+
+PRETRAINED = {
+    "rows": {"full": {"overrides": ["pattern=full"], "pretrained": {"pattern": "full"}}},
+    "scales": {"demo": {"overrides": ["scale=demo"], "pretrain": ["scale=demo"]}},
+}
+
+
+def test_a_cell_starts_from_its_pre_training(
+    table: MakeTable, sweep: Sweep, outputs: Path, pretrained: Callable[..., Any]
+) -> None:
+    done = pretrained()
+    command = [f"+table={table(**PRETRAINED)}", "columns=cola", "pretrain.data.path=a wiki"]
+    code, said = sweep(*command)
+    need = f"aaa pretrain scale=demo pattern=full 'data.path=a wiki' run.output_dir={outputs}"
+    assert (code, f"1 cells need: {need}" in said) == (0, True)
+    assert "1 pre-training runs come first (pretrain=true does them)\n" in said
+    code, said = sweep(*command, "pretrain=true", "model=minilm")
+    assert f"pre-training 1 of 1: {need}" in said
+    assert said.index("1 pre-training runs come first") < said.index("pre-training 1 of 1")
+    assert said.index("1 cells wait for them") < said.index("pre-training 1 of 1")
+    assert done == [tuple(shlex.split(need)[2:])]
+    # The folder is a fake, which the cell is told when it looks at the model there.
+    assert (code, "there is no folder" in said, "/a model" in said) == (2, True, True)
+
+
+def test_a_pre_training_that_makes_no_sense_is_the_problem_of_its_cells_alone(
+    table: MakeTable, sweep: Sweep, outputs: Path
+) -> None:
+    rows = TABLE["rows"] | {
+        "typo": {"overrides": ["pattern=full"], "pretrained": {"pattern": "ful"}},
+        "typo_too": {"overrides": ["pattern=ful"]},
+    }
+    code, said = sweep(f"+table={table(rows=rows)}", "columns=cola", "dry_run=true")
+    assert code == 2
+    told = "pattern 'ful' is unknown; known: aaa, aaa_columns, "
+    assert f"refused typo · cola · seed 0: mine, row typo, pretrained: {told}" in said
+    assert f"refused typo_too · cola · seed 0: {told}" in said
+    assert "search path" not in said
+    assert "would run fixed · cola · seed 0" in said
+    record = read_records(index_path(outputs, "mine", "demo"))[("typo", "cola", 0)]
+    assert record.state(None) == "refused"
+
+
+def test_the_hours_of_pre_training_and_of_what_waits_for_it_are_told_first(
+    sweep: Sweep,
+) -> None:
+    code, said = sweep("+table=1", "scale=paper", "dry_run=true", "pretrain=true")
+    assert code == 0, said
+    assert "48 cells, 0 runs: 48 cells wait for something" in said
+    # 3 x 1e6 steps and 5e4 of one that goes on, x 8 x 32 x 128 tokens
+    assert "4 pre-training runs come first: about 1,416 GPU hours, by 6 FLOPs" in said
+    # 48 x 30,000 x 4 x 32 x 40 tokens
+    assert "48 cells wait for them: about 104 GPU hours, by 6 FLOPs" in said
+
+
+def test_a_mistake_in_cells_that_wait_is_told_before_pre_training(
+    table: MakeTable, sweep: Sweep, pretrained: Callable[..., Any]
+) -> None:
+    done = pretrained()
+    command = [f"+table={table(**PRETRAINED)}", "columns=cola", "pretrain=true"]
+    code, said = sweep(*command, "training.lerning_rate=1")
+    assert (code, done, "lerning_rate" in said) == (2, [], True)
+
+
+def test_a_pre_training_that_fails_leaves_its_cells_out(
+    table: MakeTable, sweep: Sweep, pretrained: Callable[..., Any]
+) -> None:
+    pretrained(code=1)
+    command = [f"+table={table(**PRETRAINED)}", "columns=cola", "pretrain=true"]
+    code, said = sweep(*command)
+    assert "it ended with exit code 1; the cells that need it are left out" in said
+    assert (code, "1 cells need: aaa pretrain" in said) == (0, True)
+    pretrained(code=130)
+    assert sweep(*command)[0] == 130
