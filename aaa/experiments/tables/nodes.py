@@ -48,6 +48,14 @@ def text_under(node: Mapping[str, Any], key: str, where: str, default: str | Non
     return text
 
 
+def word_under(node: Mapping[str, Any], key: str, where: str) -> str | None:
+    """The word under a key, or None where it is not there; a number is a word, too."""
+    word = node.get(key)
+    if word is None or isinstance(word, str) or is_number(word):
+        return None if word is None else str(word)
+    raise ValueError(f"{where}: {key} is a word, not {word!r}")
+
+
 def is_number(value: Any) -> bool:
     """Whether a node is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)

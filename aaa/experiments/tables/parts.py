@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aaa.experiments.tables.cells import Column, Pretraining, Row, known_name
@@ -12,6 +12,7 @@ from aaa.experiments.tables.nodes import (
     is_number,
     only_keys,
     text_under,
+    word_under,
 )
 
 QUANTITIES = ("rho", "score", "row_share", "column_share")
@@ -22,12 +23,12 @@ ROW_KEYS = (
 )  # fmt: skip
 
 
-def read_column(name: str, node: Any, scale: str, where: str) -> Column:
+def read_column(name: str, node: Any, scale: str, scales: Iterable[str], where: str) -> Column:
     """A column of the file at a scale."""
     where = f"{where}, column {name}"
     node = as_mapping(node or {}, where)
     only_keys(node, COLUMN_KEYS, where)
-    label, overrides = _at_scale(name, node, scale, where)
+    label, overrides = _at_scale(name, node, scale, scales, where)
     return Column(name, label, text_under(node, "metric", where, default=""), overrides)
 
 
@@ -35,20 +36,16 @@ def read_row(
     name: str,
     node: Mapping[str, Any],
     scale: str,
-    at: Mapping[str, Any],
+    scales: Mapping[str, Any],
     columns: Mapping[str, Any],
     where: str,
 ) -> Row:
-    """A row of the file at a scale, whose keys ``at`` has; ``columns`` are those declared."""
+    """A row of the file at a scale; ``scales`` and ``columns`` are those declared."""
     where = f"{where}, row {name}"
     only_keys(node, ROW_KEYS, where)
-    label, overrides = _at_scale(name, node, scale, where)
+    at = scales[scale]
+    label, overrides = _at_scale(name, node, scale, scales, where)
     within = as_mapping(node.get("in", {}), f"{where}, in")
-    paper = as_mapping(node.get("paper", {}), f"{where}, paper")
-    for quantity, figures in paper.items():
-        known_name(quantity, QUANTITIES, f"{where}: quantity of the paper")
-        for column in as_mapping(figures, f"{where}, paper, {quantity}"):
-            known_name(column, columns, f"{where}, paper: column")
     pretrained = None
     if "pretrained" in node:
         pretrained = _pretraining(node["pretrained"], at, scale, where)
@@ -67,7 +64,7 @@ def read_row(
             )
             for column, own in within.items()
         },
-        compare=node.get("compare"),
+        compare=word_under(node, "compare", where),
         target=node.get("target"),
         pretrained=pretrained,
         requires=as_words(node.get("requires", []), f"{where}, requires"),
@@ -77,11 +74,27 @@ def read_row(
             known_name(column, columns, f"{where}: column")
             for column in as_words(only, f"{where}, columns")
         ),
-        series=node.get("series"),
+        series=word_under(node, "series", where),
         x=x,
-        paper=paper,
-        quoted=node.get("quoted"),
+        paper=_paper(node.get("paper", {}), columns, f"{where}, paper"),
+        quoted=word_under(node, "quoted", where),
     )
+
+
+def _paper(node: Any, columns: Iterable[str], where: str) -> Mapping[str, Mapping[str, float]]:
+    """The paper's figures, by quantity and column."""
+    paper = as_mapping(node, where)
+    for quantity, figures in paper.items():
+        known_name(quantity, QUANTITIES, f"{where}: quantity")
+        for column, figure in as_mapping(figures, f"{where}, {quantity}").items():
+            known_name(column, columns, f"{where}: column")
+            if not is_number(figure):
+                raise ValueError(
+                    f"{where}, {quantity}, {column} is a number in percent, not {figure!r}"
+                )
+            if quantity != "score" and not 0 <= figure <= 100:
+                raise ValueError(f"{where}, {quantity}, {column} is in [0, 100], not {figure!r}")
+    return paper
 
 
 def _pretraining(node: Any, at: Mapping[str, Any], scale: str, where: str) -> Pretraining:
@@ -106,14 +119,16 @@ def _pretraining(node: Any, at: Mapping[str, Any], scale: str, where: str) -> Pr
 
 
 def _at_scale(
-    name: str, node: Mapping[str, Any], scale: str, where: str
+    name: str, node: Mapping[str, Any], scale: str, scales: Iterable[str], where: str
 ) -> tuple[str, tuple[str, ...]]:
     """The label and the overrides of a row or column at a scale."""
     ats = as_mapping(node.get("at", {}), f"{where}, at")
+    for name_of_scale in ats:
+        known_name(name_of_scale, scales, f"{where}, at: scale")
     at = as_mapping(ats.get(scale, {}), f"{where}, at {scale}")
     only_keys(at, ("label", "overrides"), f"{where}, at {scale}")
-    label = at.get("label", node.get("label", name))
-    return str(label), (
+    label = word_under(at, "label", f"{where}, at {scale}") or word_under(node, "label", where)
+    return label or name, (
         *as_words(node.get("overrides", []), f"{where}, overrides"),
         *as_words(at.get("overrides", []), f"{where}, at {scale}, overrides"),
     )

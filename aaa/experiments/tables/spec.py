@@ -125,14 +125,20 @@ def load_table(name: str, scale: str = "demo") -> Table:
     declared = mapping_under(spec, "columns", where)
     rows = mapping_under(spec, "rows", where)
     quantities = as_words(spec.get("quantities", ["rho", "score"]), f"{where}, quantities")
+    if not quantities:
+        raise ValueError(f"{where}, quantities is empty; known: {', '.join(QUANTITIES)}")
     for quantity in quantities:
         known_name(quantity, QUANTITIES, f"{where}: quantity")
-    scale_where = f"{where}, scale {scale}"
+    scale_where, rows_where = f"{where}, scale {scale}", f"{where}, rows"
     column_names = as_words(at.get("columns", list(declared)), f"{scale_where}, columns")
     row_names = as_words(at.get("rows", list(rows)), f"{scale_where}, rows")
     columns = tuple(
         read_column(
-            known_name(column, declared, f"{scale_where}: column"), declared[column], scale, where
+            known_name(column, declared, f"{scale_where}: column"),
+            declared[column],
+            scale,
+            scales,
+            where,
         )
         for column in column_names
     )
@@ -147,8 +153,8 @@ def load_table(name: str, scale: str = "demo") -> Table:
         overrides=as_words(at.get("overrides", []), f"{scale_where}, overrides"),
         columns=columns,
         rows=tuple(
-            read_row(row, mapping_under(rows, row, f"{where}, rows"), scale, at, declared, where)
-            for row in (known_name(name, rows, f"{scale_where}: row") for name in row_names)
+            read_row(name, mapping_under(rows, name, rows_where), scale, scales, declared, where)
+            for name in (known_name(row, rows, f"{scale_where}: row") for row in row_names)
         ),
         seeds=_seeds(at.get("seeds", [0]), f"{scale_where}, seeds"),
         cost=_cost(at["cost"], f"{scale_where}, cost") if "cost" in at else None,
@@ -194,9 +200,21 @@ def _check(table: Table, declared: Mapping[str, Any], where: str) -> None:
                 raise ValueError(
                     f"{place} is compared with {row.compare}, which scale {table.scale} leaves out"
                 )
+            _check_compared(row, present, place)
         _check_target(table, row, place)
         if row.quoted is not None and (row.overrides or row.target is not None):
             raise ValueError(f"{place} is quoted, so it has no runs: leave out its overrides")
+
+
+def _check_compared(row: Row, present: Mapping[str, Row], place: str) -> None:
+    """Refuses a row that is compared with itself, over however many others."""
+    passed, compare = [row.name], row.compare
+    while compare is not None and compare in present and compare not in passed:
+        passed.append(compare)
+        compare = present[compare].compare
+    if compare == row.name:
+        way = " -> ".join([*passed, row.name])
+        raise ValueError(f"{place} is compared with itself: {way}; leave one compare: out")
 
 
 def _check_target(table: Table, row: Row, place: str) -> None:
@@ -217,6 +235,10 @@ def _check_target(table: Table, row: Row, place: str) -> None:
                 f"{place}: the rho of row {matched.name} can be matched only if its pattern is "
                 f"one of conf/pattern as it stands, not {' '.join(matched.overrides)}"
             )
+        if matched is None and target != "paper":
+            patterns = sorted(file.stem for file in (config_folder() / "pattern").glob("*.yaml"))
+            known = dict.fromkeys([row.name for row in table.rows] + patterns)
+            known_name(target.removeprefix("match:"), known, f"{place}: target: row or pattern")
     elif target is not None and not (is_number(target) and 0 <= target < 1):
         raise ValueError(f"{place}: target is a share in [0, 1), not {target!r}")
 

@@ -165,7 +165,8 @@ class TestOneOfYourOwn:
             "at": {"demo": {"label": "here", "overrides": ["a=1"]}, "small": {"label": "there"}},
             "in": {"cola": ["c=1"]},
         }  # fmt: skip
-        loaded = load_table(table(tmp_path, **row(**other)))
+        scales = MINE["scales"] | {"small": {}}
+        loaded = load_table(table(tmp_path, **row(**other), scales=scales))
         assert loaded.row("other").label == "here"
         rte, cola = loaded.cells(rows=["other"], seeds=[0])
         assert rte.overrides[2:] == ("pattern=full", "a=1", "seed=0")
@@ -190,7 +191,20 @@ class TestOneOfYourOwn:
         (row(target="half"), r"row other: target is match, .*, not 'half'"),
         (row(target=1.5), r"a share in \[0, 1\), not 1.5"),
         (row(paper={"score": {"mrpc": 1}}), "row other, paper: column 'mrpc' is unknown"),
-        (row(paper={"f1": {"rte": 1}}), "quantity of the paper 'f1' is unknown"),
+        (row(paper={"f1": {"rte": 1}}), "row other, paper: quantity 'f1' is unknown"),
+        (row(paper={"score": {"rte": "abc"}}), "paper, score, rte is a number in percent, not 'a"),
+        (row(paper={"rho": {"rte": 101}}), r"paper, rho, rte is in \[0, 100\], not 101"),
+        ({"quantities": []}, "mine.yaml, quantities is empty; known: rho, score"),
+        (row(at={"demoo": {"label": "x"}}), "row other, at: scale 'demoo' is unknown; known: dem"),
+        (row(compare="other"), "row other is compared with itself: other -> other"),
+        (
+            {"rows": {a: {"overrides": ["pattern=full"], "compare": b} for a, b in ("xy", "yx")}},
+            "row x is compared with itself: x -> y -> x; leave one",
+        ),
+        (row(compare=["local"]), r"row other: compare is a word, not \['local'\]"),
+        (row(label=["a"]), r"row other: label is a word, not \['a'\]"),
+        (row(series=["a"]), r"row other: series is a word, not \['a'\]"),
+        (row(target="match:nope"), "row other: target: row or pattern 'nope' is unknown"),
         (row(x="two"), "row other: x is a number, not 'two'"),
         (row(quoted="X", overrides=["pattern=full"]), "row other is quoted, so it has no runs"),
         (row(pretrained={"model": "full"}), "pretrained: unknown key 'model'"),
