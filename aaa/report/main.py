@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -69,8 +70,8 @@ def main(arguments: list[str]) -> int:
         if options.wandb is not None:
             _log_to_wandb(table, options.wandb, options.output_dir, console)
     if named and options.results is None:
-        for table in tables:
-            _say_next(table, console)
+        for name, table in zip(named, tables, strict=True):
+            _say_next(name, table, options.output_dir, console)
     return 0
 
 
@@ -169,10 +170,13 @@ def _log_to_wandb(
     console.print(f"logged to W&B: {place}", soft_wrap=True, highlight=False)
 
 
-def _say_next(table: Measured, console: Console) -> None:
+def _say_next(name: str, table: Measured, output_dir: Path, console: Console) -> None:
+    """The command that does what is missing, for the table by the name that was typed."""
     statuses = {run.status for _, _, run in table.runs()}
-    name = table.name.removeprefix("table_")
-    command = f"aaa finetune -m +table={name} scale={table.scale}"
+    words = ["aaa", "finetune", "-m", f"+table={name}", f"scale={table.scale}"]
+    if output_dir != Path("outputs"):
+        words.append(f"run.output_dir={output_dir}")
+    command = shlex.join(words)
     if statuses & {MISSING, INTERRUPTED}:
         console.print(f"next: {command}", soft_wrap=True, highlight=False)
     if FAILED in statuses:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -41,7 +42,7 @@ class TestNamed:
         assert "16 of 24 runs are finished, missing: 8." in text
         folder = outputs / "tables" / "table_4.demo"
         assert f"written: {folder / 'table_4.html'}" in text
-        assert text.endswith("next: aaa finetune -m +table=4 scale=demo")
+        assert text.endswith(f"next: aaa finetune -m +table=4 scale=demo run.output_dir={outputs}")
         assert "Table 4: Fixed" in (folder / "table_4.md").read_text()
 
     def test_a_failed_cell_has_its_own_next_step(
@@ -54,7 +55,8 @@ class TestNamed:
         main(["4", "--output-dir", str(outputs)])
         text = shown(capsys)
         assert "RuntimeError: no" in text
-        assert "next: aaa finetune -m +table=4 scale=demo retry_failed=true" in text
+        again = f"+table=4 scale=demo run.output_dir={outputs} retry_failed=true"
+        assert f"next: aaa finetune -m {again}" in text
 
     def test_the_largest_scale_that_was_begun_unless_told(
         self, outputs: Path, capsys: pytest.CaptureFixture[str]
@@ -69,11 +71,15 @@ class TestNamed:
         assert "· scale demo" in shown(capsys)
 
     def test_a_table_of_ones_own(self, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        path = outputs / "mine.yaml"
+        path = outputs / "table_of my own.yaml"
         path.write_text((table_folder() / "table_4.yaml").read_text())
         assert main([str(path), "--output-dir", str(outputs), "--to", str(outputs / "x")]) == 0
-        assert "0 of 24 runs are finished" in shown(capsys)
-        assert (outputs / "x" / "mine.html").exists()
+        text = shown(capsys)
+        assert "0 of 24 runs are finished" in text
+        command = shlex.split(text.partition("next: ")[2])
+        own = [f"+table={path}", "scale=demo", f"run.output_dir={outputs}"]
+        assert command == ["aaa", "finetune", "-m", *own]
+        assert (outputs / "x" / "table_of my own.html").exists()
 
     def test_it_loads_neither_torch_nor_hydra(self, outputs: Path) -> None:
         code = (
