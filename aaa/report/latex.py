@@ -8,8 +8,9 @@ from collections.abc import Callable
 from aaa.report.measured import QUANTITIES, Measured
 from aaa.report.wording import Part, Shown, Wording
 
-PACKAGES = "% needs \\usepackage{booktabs}; wide tables also \\usepackage{graphicx}\n"
-WIDE = 4  # columns from which the table is fitted to the text's width
+PACKAGES = "% needs \\usepackage{booktabs,graphicx}\n"
+# How wide a table is, LaTeX alone knows: it is shrunk to the text's width if it is wider.
+FITTED = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"
 
 # What LaTeX takes for signs of its own, and what its fonts have only in mathematics.
 SIGNS = {
@@ -42,11 +43,9 @@ def latex(wording: Wording) -> str:
             "\\end{tabular}",
         ]
     )
-    if len(table.columns) >= WIDE:
-        tabular = f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}"
     legend = [f"{wording.title}.", *wording.legend()]
     return (
-        f"{PACKAGES}\\begin{{table*}}\n\\centering\n{tabular}\n"
+        f"{PACKAGES}\\begin{{table*}}\n\\centering\n{FITTED}{{%\n{tabular}}}\n"
         f"\\caption{{{escape(' '.join(legend))}}}\n"
         f"\\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', table.name)}}}\n\\end{{table*}}\n"
     )
@@ -90,10 +89,10 @@ def _line(wording: Wording, name: str, label: str) -> str:
 def _ours(shown: Shown) -> Callable[[Part], str]:
     def text(part: Part) -> str:
         if part is not shown.main:
-            return part.value.partition(" ± ")[0]  # of ρ; its deviation is in the CSV
+            return _signed(part.value.partition(" ± ")[0])  # of ρ; its deviation is in the CSV
         if not part.value:
             return f"\\textit{{{escape(shown.state)}}}"
-        mean, _, deviation = part.value.partition(" ± ")
+        mean, _, deviation = _signed(part.value).partition(" ± ")
         value = f"\\textbf{{{mean}}}" if shown.is_best else mean
         small = f"$\\pm${deviation}" if deviation else ""
         small += f" {escape(part.arrow.replace(' ', ''))}" if part.arrow else ""
@@ -105,4 +104,9 @@ def _ours(shown: Shown) -> Callable[[Part], str]:
 
 def _paper(part: Part) -> str:
     figures = "".join(filter(None, (part.paper, part.paper_arrow.replace(" ", ""))))
-    return f"\\scriptsize {escape(figures)}" if figures else ""
+    return f"\\scriptsize {_signed(escape(figures))}" if figures else ""
+
+
+def _signed(figures: str) -> str:
+    """Figures with a minus where they have a hyphen."""
+    return figures.replace("-", "$-$")

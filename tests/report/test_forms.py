@@ -70,6 +70,19 @@ def lines_series() -> Measured:
     )
 
 
+def compiled(table: str, folder: Path) -> str:
+    """What pdflatex says of a table, which it takes."""
+    (folder / "t.tex").write_text(
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx}\n"
+        f"\\begin{{document}}\n{table}\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True)
+    said = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, said[-2000:]
+    return said
+
+
 class TestTerminal:
     @pytest.mark.parametrize("width", [60, 100, 300])
     def test_every_figure_is_there_at_any_width(self, wording: Wording, width: int) -> None:
@@ -139,17 +152,29 @@ class TestLatex:
         assert f"\\textbf{{{mean}}}\\,{{\\scriptsize $\\pm${deviation}" in text
         assert "\\scriptsize 79$\\uparrow$37" in text
 
+    def test_a_negative_score_has_a_minus(self) -> None:
+        table = lines_series()
+        run = Run(0, "finished", "none", {"score": -8.9})
+        cells = {**table.cells, ("none", "rte"): Cell((run,), {"score": -3})}
+        text = latex(Wording(replace(table, cells=cells)))
+        assert "$-$8.9" in text
+        assert "\\scriptsize $-$3" in text
+        assert "-8.9" not in text
+
+    @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+    @pytest.mark.parametrize("tasks", [TASKS[:1], TASKS[:3], TASKS])
+    def test_it_is_never_wider_than_the_page(self, tasks: tuple[str, ...], tmp_path: Path) -> None:
+        made = table_4(tasks=tasks)
+        label = "Local₂ + Global₁ + Random₁ (pre-train & fine-tune)"
+        rows = tuple(replace(row, label=label) for row in made.rows)
+        said = compiled(latex(Wording(replace(made, rows=rows))), tmp_path)
+        assert "Overfull \\hbox" not in said
+
     @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
     def test_it_compiles(self, wording: Wording, tmp_path: Path) -> None:
         table = wording.table
         odd = replace(table, title=ODD, rows=(replace(table.rows[0], label=ODD), *table.rows[1:]))
-        (tmp_path / "t.tex").write_text(
-            "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx}\n"
-            f"\\begin{{document}}\n{latex(Wording(odd))}\\end{{document}}\n"
-        )
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True)
-        assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+        compiled(latex(Wording(odd)), tmp_path)
 
 
 def test_csv_has_every_figure_in_full(wording: Wording) -> None:
