@@ -15,6 +15,7 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
+from wandb.errors import Error
 
 PROJECT = "adaptive-axis-attention"
 STEP = "trainer/global_step"
@@ -197,6 +198,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", default=PROJECT)
     parser.add_argument("--dry-run", action="store_true", help="print both as JSON, save neither")
     options = parser.parse_args(arguments)
+    try:
+        return make(options)
+    except Error as error:
+        message = " ".join(str(error).split())
+        print(f"wandb_dashboard: {message} (wandb login, or --dry-run)", file=sys.stderr)
+        return 2
+
+
+def make(options: argparse.Namespace) -> int:
     made = (
         workspace(options.entity, options.project),
         report(options.entity, options.project, look_up=not options.dry_run),

@@ -61,3 +61,15 @@ def test_the_report_has_the_same_panels_with_words(capsys: pytest.CaptureFixture
     assert [len(grid.panels) for grid in grids] == [len(s.panels) for s in dashboard.sections()]
     assert dashboard.main(["--entity", "me", "--dry-run"]) == 0
     assert "Sparse attention" in capsys.readouterr().out
+
+
+def test_without_a_login_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise dashboard.Error("No API key configured.")
+
+    monkeypatch.setattr(dashboard, "report", refuse)
+    assert dashboard.main(["--entity", "me"]) == 2
+    said = capsys.readouterr().err
+    assert said == "wandb_dashboard: No API key configured. (wandb login, or --dry-run)\n"
