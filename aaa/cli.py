@@ -170,9 +170,10 @@ def _conclude(outcomes: list[Outcome]) -> int:
     """Says what came out and what to do next; returns the exit code."""
     from rich.console import Console
 
+    from aaa.experiments.launch import process_rank
     from aaa.experiments.result import one_line
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=process_rank() > 0)
     for outcome in outcomes:
         if outcome.result is not None:
             console.print(one_line(outcome.result), soft_wrap=True)

@@ -107,15 +107,19 @@ def _attempt(plan: Job, train: Train) -> Outcome:
         if signal_number is not None:
             log.warning("%s was stopped; the same command resumes it", plan.title)
             return Outcome(plan.directory, "interrupted", signal_number=signal_number)
-        if first and read_result(plan.directory) is None:
+        if not first:  # the first may be at its ending yet: there is no result to read
+            return Outcome(plan.directory, "finished")
+        result = read_result(plan.directory)
+        if result is None:
             raise RuntimeError("the workers ended without a result")
     except Exception as error:
         log.error("%s failed: %s", plan.title, error)
         log.debug("traceback:", exc_info=error)  # to run.log alone
-        if first:
-            write_result(plan.directory, _failure(plan, error, time.time() - started))
-    result = read_result(plan.directory)
-    return Outcome(plan.directory, result["status"] if result else "failed", result)
+        if not first:
+            return Outcome(plan.directory, "failed")
+        result = _failure(plan, error, time.time() - started)
+        write_result(plan.directory, result)
+    return Outcome(plan.directory, result["status"], result)
 
 
 def _work(plan: Job, train: Train) -> int | None:

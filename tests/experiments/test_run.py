@@ -275,6 +275,7 @@ def command(overrides: list[str]) -> list[str]:
 
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.mark.slow
@@ -374,6 +375,24 @@ class TestTwoProcesses:
         )
         assert two["sparsity"] == pytest.approx(one["sparsity"], abs=1e-9)
         assert json.dumps(two)
+
+    @pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["workers", "torchrun"])
+    def test_the_second_does_not_end_the_first(
+        self, small_overrides: list[str], tmp_path: Path, launcher: tuple[str, ...]
+    ) -> None:
+        """The first exports and writes the result when the second has nothing left to do."""
+        slow = "logger._target_=tests.experiments.slow_ending.slow_logger"
+        overrides = [*small_overrides, "training.devices=2", "run.accelerator=cpu", slow]
+        python, *rest = command(overrides)
+        done = subprocess.run(
+            [python, *launcher, *rest], env=ONE_THREAD, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        [directory] = (tmp_path / "outputs" / "runs").iterdir()
+        result = read_result(directory)
+        assert result is not None
+        assert result["status"] == "finished"
+        assert done.stderr.count("next: aaa table") == 1
 
     def test_in_a_multirun_each_job_has_one_directory(
         self, small_overrides: list[str], tmp_path: Path
