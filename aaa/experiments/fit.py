@@ -43,13 +43,11 @@ class Ending:
     Args:
         figures: the run's own figures, once it has been evaluated.
         before: what comes between the last step and the final evaluation.
-        after: what the first process clears away.
         texts: so many texts (or pairs) whose masks are worth a look.
     """
 
     figures: Callable[[], dict[str, Any]]
     before: Callable[[Trainer], None] = lambda _: None
-    after: Callable[[], None] = lambda: None
     texts: Callable[[int], list[tuple[str, str | None]]] = lambda _: []
 
 
@@ -84,6 +82,8 @@ def fit(
     ending: Ending,
 ) -> dict[str, Any]:
     """Trains from the beginning or from the run's latest checkpoint, evaluates, and exports.
+
+    Checkpoints stay: until result.json is there, they are all that a kill would leave of the run.
 
     Args:
         callbacks: the run's own; they come before its checkpoints are written.
@@ -130,8 +130,6 @@ def fit(
         if trainer.is_global_zero:
             export(module.model, tokenizer, job.directory / MODEL)
             conclude(trainer.loggers, Conclusion(job.directory, result, ending.texts))
-            resume_point.remove()
-            ending.after()
         succeeded = True
     finally:
         stop.restore()

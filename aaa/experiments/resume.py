@@ -17,6 +17,7 @@ from aaa.training.checkpoint_files import generations
 log = logging.getLogger(__name__)
 
 BEST = "best.ckpt"  # beside it, for training.keep=best: the weights of the best evaluation
+DAMAGED = ".damaged"  # behind the name of a checkpoint that could not be read
 OWNER = "run_id"  # the key under which a checkpoint says whose it is
 KIN = "kin_id"  # and, in pre-training, which other runs could go on from it
 
@@ -57,7 +58,14 @@ def find_resume_point(directory: Path, run_id: str) -> Path | None:
 def _put_aside(damaged: Sequence[Path]) -> None:
     for path in damaged:
         with suppress(FileNotFoundError):  # another process of the run was faster
-            path.replace(path.with_name(f"{path.name}.damaged"))
+            path.replace(path.with_name(path.name + DAMAGED))
+
+
+def remove_checkpoints(directory: Path) -> None:
+    """For a run whose result is written: it has no place to come back to."""
+    damaged = directory.glob(f"*{DAMAGED}")
+    for path in (*generations(directory / CHECKPOINT), directory / BEST, *damaged):
+        path.unlink(missing_ok=True)
 
 
 def _damage(path: Path) -> str | None:

@@ -23,7 +23,7 @@ from aaa.experiments.prepare import prepare
 from aaa.experiments.prepare_corpus import prepare_corpus
 from aaa.experiments.pretraining import make_pretraining_plan
 from aaa.experiments.result import RESULT, Outcome, is_finished, read_result, write_result
-from aaa.experiments.resume import adopt, find_resume_point
+from aaa.experiments.resume import adopt, find_resume_point, remove_checkpoints
 from aaa.experiments.search import search
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ def run(config: DictConfig) -> Outcome:
     check_world(plan)
     result = read_result(plan.directory)
     if is_finished(result):
+        remove_checkpoints(plan.directory)  # a kill may have come before they were
         log.info("%s is finished already: %s", plan.title, plan.directory)
         return Outcome(plan.directory, "skipped", result)
     prepared = kind.prepare(plan)
@@ -133,6 +134,7 @@ def _work(plan: Job, train: Train) -> int | None:
         return stop.signal_number
     if process_rank() == 0:
         write_result(plan.directory, result)
+        remove_checkpoints(plan.directory)
     return None
 
 

@@ -70,7 +70,6 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
                 | ({} if best is None else {"kept_step": best.step})
             ),
             before=partial(_put_back, module, data, best),
-            after=lambda: best.path.unlink() if best is not None else None,
             texts=partial(_texts, plan, prepared),
         ),
     )

@@ -128,8 +128,3 @@ class ResumePoint(Callback):
         trainer.save_checkpoint(self.path)
         self._saved_at, self._saved_when = trainer.global_step, time.monotonic()
         trainer.strategy.barrier("resume point")
-
-    def remove(self) -> None:
-        """Removes it and those before it: a finished run has no place to come back to."""
-        for path in generations(self.path):
-            path.unlink()

@@ -188,6 +188,44 @@ class TestAgain:
         assert numbers(again.result) == numbers(read_result(directory))
         assert (directory / RESULT).stat().st_mtime_ns == written
 
+    def test_finished_needs_no_checkpoints(self, compose: Compose) -> None:
+        """A kill may have come when the result was there and they were not removed yet."""
+        directory = run(compose("pattern=full")).directory
+        for name in ("last.ckpt", "last.1.ckpt", "best.ckpt"):
+            (directory / name).write_bytes(b"left")
+        assert run(compose("pattern=full")).status == "skipped"
+        assert not list(directory.glob("*.ckpt"))
+
+    @pytest.mark.parametrize("every", [4, 6])
+    def test_killed_before_the_result_is_written(
+        self,
+        compose: Compose,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        every: int,
+    ) -> None:
+        """It goes on from its last checkpoint, be it that of the last step."""
+
+        class Killed(BaseException):
+            pass
+
+        def kill(*_: object) -> None:
+            raise Killed
+
+        caplog.set_level(logging.INFO)
+        config = compose(f"run.checkpoint_every={every}", "training.keep=best")
+        elsewhere = f"run.output_dir={tmp_path / 'undisturbed'}"
+        undisturbed = run(compose("training.keep=best", elsewhere))
+        with monkeypatch.context() as patch:
+            patch.setattr(run_module, "write_result", kill)
+            with pytest.raises(Killed):
+                run(config)
+        again = run(config)
+        assert "resuming from" in caplog.text
+        assert numbers(again.result) == numbers(undisturbed.result)
+        assert not list(again.directory.glob("*.ckpt"))
+
     def test_busy_is_left_alone(self, compose: Compose) -> None:
         directory = make_plan(compose()).directory
         directory.mkdir(parents=True)
