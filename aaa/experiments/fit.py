@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from aaa.saved import quiet_transformers
 from aaa.sparse import sparsify
 from aaa.training.callbacks import Heartbeat, StopOnSignal
 from aaa.training.checkpoints import ResumePoint, SafeCheckpointIO
+from aaa.training.guard import Diverged
 from aaa.training.loggers import Conclusion, close_loggers, conclude
 from aaa.training.module import SparseTraining
 from aaa.training.progress import TrainingBar
@@ -94,6 +96,7 @@ def fit(
 
     Raises:
         Interrupted: if a signal stopped it; ``last.ckpt`` is then where it stood.
+        Diverged: if it came apart.
     """
     started = time.time()
     quiet_libraries()
@@ -127,6 +130,7 @@ def fit(
             "hardware": hardware(device) | {"processes": job.settings.world_size},
         }
         result |= ending.figures()
+        _check_metrics(result)
         if trainer.is_global_zero:
             export(module.model, tokenizer, job.directory / MODEL)
             conclude(trainer.loggers, Conclusion(job.directory, result, ending.texts))
@@ -135,6 +139,13 @@ def fit(
         stop.restore()
         close_loggers(trainer.loggers, succeeded)
     return result
+
+
+def _check_metrics(result: dict[str, Any]) -> None:
+    for split, metrics in result["metrics"].items():
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise Diverged(result["steps"] - 1, f"the {split} {name} is {value}")
 
 
 def reached_for(control: SparsityControl | None) -> float | None:

@@ -28,6 +28,8 @@ from aaa.experiments.search import search
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 20.0  # seconds; less than torchrun's between asking a process to end and a kill
+
 Train = Callable[[], dict[str, Any]]
 
 
@@ -117,6 +119,7 @@ def _attempt(plan: Job, train: Train) -> Outcome:
         log.error("%s failed: %s", plan.title, error)
         log.debug("traceback:", exc_info=error)  # to run.log alone
         if not first:
+            _await_result(plan.directory)
             return Outcome(plan.directory, "failed")
         result = _failure(plan, error, time.time() - started)
         write_result(plan.directory, result)
@@ -136,6 +139,13 @@ def _work(plan: Job, train: Train) -> int | None:
         write_result(plan.directory, result)
         remove_checkpoints(plan.directory)
     return None
+
+
+def _await_result(directory: Path) -> None:
+    """Gives the first process time to write why it failed: torchrun ends it when this one ends."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until and read_result(directory) is None:
+        time.sleep(0.1)
 
 
 def _failure(plan: Job, error: Exception, seconds: float) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
 
     Raises:
         Interrupted: if a signal stopped it; ``last.ckpt`` is then where it stood.
+        Diverged: if it came apart.
     """
     settings = plan.settings
     seed_everything(plan.config.seed, verbose=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import SumMetric
 from transformers import PreTrainedModel
 
 from aaa.control import Controller
@@ -14,6 +15,7 @@ from aaa.data.task import Task
 from aaa.mask_statistics import ChosenTokens, MaskStatistics
 from aaa.masks import SparseMask
 from aaa.sparse import latest_masks
+from aaa.training.guard import Diverged
 from aaa.training.module import Batch, SparseTraining
 from aaa.training.settings import TrainingSettings
 
@@ -31,12 +33,14 @@ class Evaluation(nn.Module):
         super().__init__()
         self.learned = learned
         self.scores = build_metrics(task.metrics, task.num_labels)
+        self.broken = SumMetric()  # of the logits, those that are no number: argmax hides them
         self.masks = MaskStatistics(len(learned))
         self.tokens = ChosenTokens(vocab_size)
 
     def update(self, logits: Tensor, batch: Batch, masks: list[SparseMask]) -> None:
         """Adds a batch."""
         self.scores.update(logits, batch["labels"])
+        self.broken.update((~logits.isfinite()).sum())
         self.masks.update(masks)
         if any(self.learned):
             learned = [mask for mask, own in zip(masks, self.learned, strict=True) if own]
@@ -44,11 +48,12 @@ class Evaluation(nn.Module):
 
     def conclude(self) -> dict[str, Any]:
         """The metrics and mask statistics over all processes; ready for the next evaluation."""
+        broken = int(self.broken.compute())
         metrics = {name: float(value) for name, value in self.scores.compute().items()}
-        figures = {**self.masks.compute(), "metrics": metrics}
+        figures = {**self.masks.compute(), "metrics": metrics, "broken": broken}
         if any(self.learned):
             figures["chosen_tokens"] = self.tokens.compute()
-        for metric in (self.scores, self.masks, self.tokens):
+        for metric in (self.scores, self.broken, self.masks, self.tokens):
             metric.reset()
         return figures
 
@@ -104,9 +109,16 @@ class FineTune(SparseTraining):
         )
 
     def on_validation_epoch_end(self) -> None:
-        """Exact figures over whole development sets, whatever the batches and processes."""
+        """Exact figures over whole development sets, whatever the batches and processes.
+
+        Raises:
+            Diverged: if not all that the model says is a number.
+        """
         for split in self._splits:
             figures = self.figures[split] = self._evaluation(split).conclude()
+            if figures["broken"]:
+                what = f"the model's answers to {split} texts are no numbers"
+                raise Diverged(self.global_step - 1, what)
             self.conclude_evaluation(split, figures)
         headline = self.figures["validation"]["metrics"][self.task.headline]
         self.log(self.task.headline, headline, prog_bar=True, logger=False, rank_zero_only=True)

@@ -13,13 +13,12 @@ LEAST_RISE = 1.0  # nats: near a loss of 0, doubling is no alarm
 
 
 class Diverged(Exception):
-    """Training cannot go on: the loss or the gradient of ``step`` tells that it has come apart."""
+    """Training cannot go on: ``what`` there is to see after ``step`` tells that it came apart."""
 
-    def __init__(self, step: int, what: str) -> None:
+    def __init__(self, step: int, what: str, otherwise: str = "") -> None:
         super().__init__(
-            f"at step {step} {what}. The latest checkpoint was written before that. The same "
-            "command would come to the same point again: lower training.learning_rate, lengthen "
-            "training.warmup, or, if this is how this training is, raise training.spike"
+            f"at step {step} {what}. The same command would come to the same point again: lower "
+            f"training.learning_rate, lengthen training.warmup{otherwise}"
         )
 
 
@@ -51,7 +50,11 @@ class LossGuard(Callback):
         limit = max((self.spike or math.inf) * self._mean, self._mean + LEAST_RISE)
         if settled and loss > limit:
             times = loss / self._mean
-            raise Diverged(step, f"the loss is {loss:.3g}, {times:.1f} times its running mean")
+            raise Diverged(
+                step,
+                f"the loss is {loss:.3g}, {times:.1f} times its running mean",
+                otherwise=", or, if this is how this training is, raise training.spike",
+            )
         memory = min(MEMORY, self._seen / (self._seen + 1))  # a plain mean at first
         self._mean = memory * self._mean + (1 - memory) * loss
         self._seen += 1

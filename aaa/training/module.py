@@ -22,6 +22,7 @@ from aaa.sparse import (
     sparse_layers,
     synchronise_patterns,
 )
+from aaa.training.guard import Diverged
 from aaa.training.optimiser import parameter_groups, rate_schedule
 from aaa.training.settings import TrainingSettings
 
@@ -142,13 +143,15 @@ class SparseTraining(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by norm; Lightning's own refuses a fused optimiser under any autocast."""
+        """Clips by norm; Lightning's own refuses a fused optimiser under any autocast.
+
+        Raises:
+            Diverged: for a gradient that is no number, before it reaches the weights.
+        """
         limit = math.inf if gradient_clip_val is None else gradient_clip_val
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        self.check_gradient(norm)
-
-    def check_gradient(self, norm: Tensor) -> None:
-        """Sees the gradient's norm before the step is made; for subclasses."""
+        if not bool(norm.isfinite()):
+            raise Diverged(self.global_step, f"the gradient is {float(norm)}")
 
     def average(self, value: Tensor) -> Tensor:
         """Over processes."""

@@ -17,7 +17,6 @@ from aaa.control import Controller
 from aaa.data.masking import IGNORED
 from aaa.mask_statistics import MaskStatistics
 from aaa.sparse import latest_masks
-from aaa.training.guard import Diverged
 from aaa.training.module import Batch, SparseTraining
 from aaa.training.settings import PretrainingSettings
 
@@ -92,7 +91,8 @@ class Pretrain(SparseTraining):
     ) -> None:
         super().__init__(model, control, settings, total_steps, seed)
         self.words = HiddenWords(model)
-        self.losses, self.hits = MeanMetric(), MeanMetric()
+        # A NaN is to show, not to be left out of the mean.
+        self.losses, self.hits = MeanMetric(nan_strategy="disable"), MeanMetric()
         self.masks = MaskStatistics(len(self.learned))
         self.step_loss: float | None = None  # of the latest whole step, over all processes
         self.figures: dict[str, Any] = {}  # of the latest evaluation
@@ -120,11 +120,6 @@ class Pretrain(SparseTraining):
         for counts in (progress["total"], progress["current"]):
             shift = done - counts["ready"]  # by what they differ says in which hook it was saved
             counts.update({name: count + shift for name, count in counts.items()})
-
-    def check_gradient(self, norm: Tensor) -> None:
-        """A gradient that is no number must not reach the weights."""
-        if not bool(norm.isfinite()):
-            raise Diverged(self.global_step, f"the gradient is {float(norm)}")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds a batch of held-out blocks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -251,6 +252,37 @@ class TestAgain:
         assert run(compose()).status == "finished"
 
 
+class TestComesApart:
+    WILD = ("training.learning_rate=1e30", "training.clip=1e18", "pattern=aaa")
+
+    @pytest.mark.parametrize("task", ["demo_similarity", "demo_acceptability"])
+    @pytest.mark.parametrize(
+        ("steps", "what"),
+        [
+            (4, "at step 1 the gradient is nan"),
+            (1, "at step 0 the model's answers to validation texts are no numbers"),
+        ],
+    )
+    def test_is_a_failure_at_its_step(
+        self, compose: Compose, task: str, steps: int, what: str
+    ) -> None:
+        """Not a finished run with a score: the argmax of NaN is as good a class as any."""
+        outcome = run(compose(f"task={task}", f"training.max_steps={steps}", *self.WILD))
+        assert outcome.status == "failed"
+        assert outcome.result is not None
+        assert what in outcome.result["error"]
+        assert "lower training.learning_rate" in outcome.result["error"]
+        assert "spike" not in outcome.result["error"]
+
+    def test_a_metric_that_is_no_number_is_named(
+        self, compose: Compose, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("aaa.data.metrics._Spearman.compute", lambda _: torch.tensor(math.nan))
+        result = run(compose("training.max_steps=1")).result
+        assert result is not None
+        assert "the validation spearman is nan" in result["error"]
+
+
 class TestBeforeTraining:
     def test_target_out_of_reach_says_what_is_reachable(self, compose: Compose) -> None:
         with pytest.raises(ValueError, match=r"out of reach .* leaves rho at 0\.\d+ at the most"):
@@ -431,6 +463,20 @@ class TestTwoProcesses:
         assert result is not None
         assert result["status"] == "finished"
         assert done.stderr.count("next: aaa table") == 1
+
+    def test_the_second_lets_the_first_say_why_it_failed(
+        self, small_overrides: list[str], tmp_path: Path
+    ) -> None:
+        slow = "logger._target_=tests.experiments.slow_ending.slow_logger"
+        overrides = [*small_overrides, "training.devices=2", "run.accelerator=cpu", slow]
+        done = subprocess.run(
+            command([*overrides, *TestComesApart.WILD]), env=ONE_THREAD, capture_output=True
+        )
+        assert done.returncode == 1
+        [directory] = (tmp_path / "outputs" / "runs").iterdir()
+        result = read_result(directory)
+        assert result is not None
+        assert "the gradient is nan" in result["error"]
 
     def test_in_a_multirun_each_job_has_one_directory(
         self, small_overrides: list[str], tmp_path: Path
