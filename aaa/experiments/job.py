@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ def identity(decides: dict[str, Any]) -> dict[str, str]:
 
 def check_surroundings(config: DictConfig, settings: TrainingSettings, pattern: Pattern) -> None:
     """Raises a ValueError for a seed, a logger, devices or an executor that a run cannot have."""
+    _check_finite(OmegaConf.to_container(config, resolve=True))
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed must be a whole number of 0 or more, not {config.seed!r}")
     mode = config.logger.get("mode", WANDB_MODES[0])
@@ -97,6 +99,18 @@ def check_surroundings(config: DictConfig, settings: TrainingSettings, pattern: 
         raise ValueError(f"logger.mode must be one of {', '.join(WANDB_MODES)}, not {mode!r}")
     _check_devices(config, settings)
     _check_executor(config, pattern)
+
+
+def _check_finite(node: Any, key: str = "") -> None:
+    """Raises a ValueError for an infinity or a NaN anywhere: no result.json could hold it."""
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ValueError(f"{key} must be a finite number, not {node}")
+    if isinstance(node, dict):
+        for name, value in node.items():
+            _check_finite(value, f"{key}.{name}" if key else str(name))
+    if isinstance(node, list):
+        for place, value in enumerate(node):
+            _check_finite(value, f"{key}[{place}]")
 
 
 def _check_devices(config: DictConfig, settings: TrainingSettings) -> None:

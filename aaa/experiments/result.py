@@ -35,15 +35,19 @@ def write_result(directory: Path, result: dict[str, Any]) -> Path:
 
 def write_json(path: Path, value: dict[str, Any]) -> Path:
     """Puts a JSON file in place whole, on disk before it is seen."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, suffix=".partial", delete=False
-    ) as file:
-        json.dump(value, file, indent=2, allow_nan=False, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    return Path(file.name).replace(path)
+    text = json.dumps(value, indent=2, allow_nan=False, sort_keys=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(f"{text}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(0o644)
+        return partial.replace(path)
+    except OSError:  # a full disk, say
+        partial.unlink()
+        raise
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:

@@ -122,7 +122,7 @@ def _attempt(plan: Job, train: Train) -> Outcome:
             _await_result(plan.directory)
             return Outcome(plan.directory, "failed")
         result = _failure(plan, error, time.time() - started)
-        write_result(plan.directory, result)
+        _record(plan, result)
     return Outcome(plan.directory, result["status"], result)
 
 
@@ -155,6 +155,14 @@ def _failure(plan: Job, error: Exception, seconds: float) -> dict[str, Any]:
         "traceback": "".join(traceback.format_exception(error)),
         "wall_seconds": seconds,
     }
+
+
+def _record(plan: Job, failure: dict[str, Any]) -> None:
+    """Writes a failure down if that can be done: what caused it may forbid that too."""
+    try:
+        write_result(plan.directory, failure)
+    except (OSError, ValueError) as trouble:
+        log.error("%s could not be written: %s", plan.directory / RESULT, trouble)
 
 
 def _lock(plan: Job) -> AbstractContextManager[Any]:

@@ -35,4 +35,16 @@ def test_what_is_no_result_is_said_to_be_none(tmp_path: Path, text: str) -> None
 def test_figures_that_json_cannot_hold_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_result(tmp_path, {"status": "finished", "score": float("nan")})
-    assert read_result(tmp_path) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_could_not_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_result(tmp_path, {"status": "finished"})
+    assert not list(tmp_path.iterdir())

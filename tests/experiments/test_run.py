@@ -251,6 +251,18 @@ class TestAgain:
         assert "no such luck" in (outcome.directory / "run.log").read_text()
         assert run(compose()).status == "finished"
 
+    def test_failure_that_cannot_be_written_down_is_still_one(
+        self, compose: Compose, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(run_module, "write_result", full)
+        outcome = run(compose("pattern=full", "training.max_steps=1"))
+        assert outcome.status == "failed"
+        assert outcome.result is not None
+        assert outcome.result["error"] == "OSError: No space left on device"
+
 
 class TestComesApart:
     WILD = ("training.learning_rate=1e30", "training.clip=1e18", "pattern=aaa")
