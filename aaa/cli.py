@@ -72,8 +72,11 @@ def train(command: str, arguments: list[str]) -> int:
     """One run, or with ``-m`` many, one after the other."""
     outcomes: list[Outcome] = []
     refusals: list[str] = []
+    begun = False
 
     def task(config: DictConfig) -> None:
+        nonlocal begun
+        begun = True
         from aaa.experiments.run import run  # torch and transformers take seconds to import
 
         try:
@@ -86,7 +89,12 @@ def train(command: str, arguments: list[str]) -> int:
             sys.exit(128 + outcome.signal_number)
         outcomes.append(outcome)
 
-    _run_hydra(command, arguments, task)
+    try:
+        _run_hydra(command, arguments, task)
+    except OSError as error:
+        if begun:
+            raise
+        fail(f"run.output_dir cannot be made: {error}")  # the first that Hydra does
     return USER_ERROR if refusals else _conclude(outcomes)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from aaa.objective import NO_WINDOWS, Windows, sparsity_by_length
 from aaa.patterns.base import Pattern
+from aaa.training.settings import is_number
 
 Kind = Literal["hinge", "dual", "search", "l1"]
 AlphaSchedule = Literal["constant", "linear"]
@@ -84,8 +85,8 @@ class SparsityControl:
     noise_end: float = 0.4
 
     def __post_init__(self) -> None:
-        if isinstance(self.target, str):
-            if not self.target.startswith("match:"):
+        if isinstance(self.target, str) or not is_number(self.target):
+            if not str(self.target).startswith("match:"):
                 raise ValueError(
                     "sparsity.target is a number in [0, 1) or match:<pattern>, "
                     f"not {self.target!r}"
@@ -94,22 +95,22 @@ class SparsityControl:
             raise ValueError(
                 f"sparsity.target is a share of closed cells in [0, 1), not {self.target}"
             )
-        if self.alpha is not None and not self.alpha > 0:
-            raise ValueError(f"sparsity.alpha is above 0, not {self.alpha}")
+        if self.alpha is not None and not (is_number(self.alpha) and self.alpha > 0):
+            raise ValueError(f"sparsity.alpha is a number above 0 or null, not {self.alpha!r}")
         for name, kind in (("control", Kind), ("alpha_schedule", AlphaSchedule)):
             if getattr(self, name) not in get_args(kind):
                 known = ", ".join(get_args(kind))
                 raise ValueError(
                     f"unknown sparsity.{name} {getattr(self, name)!r}; known: {known}"
                 )
-        if not 0 <= self.margin < 1:
-            raise ValueError(f"sparsity.margin is a share of cells in [0, 1), not {self.margin}")
+        if not (is_number(self.margin) and 0 <= self.margin < 1):
+            raise ValueError(f"sparsity.margin is a share of cells in [0, 1), not {self.margin!r}")
         for name in ("ramp", "noise"):
             start, end = getattr(self, f"{name}_start"), getattr(self, f"{name}_end")
-            if not 0 <= start <= end <= 1:
+            if not (is_number(start) and is_number(end) and 0 <= start <= end <= 1):
                 raise ValueError(
                     f"sparsity.{name}_start and sparsity.{name}_end are shares of training, "
-                    f"0 <= start <= end <= 1, not {start} and {end}"
+                    f"0 <= start <= end <= 1, not {start!r} and {end!r}"
                 )
 
     @property

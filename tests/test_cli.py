@@ -56,6 +56,8 @@ def test_help_of_pretrain_lists_choices() -> None:
         (["finetune", "training.max_steps"], "training.max_steps"),
         (["finetune", "sparsity.target=1.5"], "sparsity.target"),
         (["finetune", "sparsity.target=0.97"], "out of reach"),
+        (["finetune", "run.output_dir=/dev/null"], "aaa: run.output_dir cannot be made: "),
+        (["pretrain", "run.output_dir=/proc/nope"], "aaa: run.output_dir cannot be made: "),
         (["finetune", "task=rte", "data.path=./nowhere"], "there is no folder './nowhere'"),
         (["pretrain", "task=cola"], "Could not override 'task'"),
         (

@@ -20,10 +20,12 @@ from aaa.models import Start
 from aaa.patterns import Pattern
 from aaa.places import first_line
 from aaa.sparse import check_executor
-from aaa.training.settings import TrainingSettings
+from aaa.training.settings import TrainingSettings, is_number
 
 ID_LENGTH = 12
 FOLDERS = ("runs", "pretraining")  # of run.output_dir, where runs lie
+MAX_SEED = 2**32 - 1  # NumPy's
+COUNTS = ("data.max_length", "run.checkpoint_every", "run.log_every")
 WANDB_MODES = ("online", "offline", "disabled")
 
 
@@ -90,15 +92,27 @@ def identity(decides: dict[str, Any]) -> dict[str, str]:
 
 
 def check_surroundings(config: DictConfig, settings: TrainingSettings, pattern: Pattern) -> None:
-    """Raises a ValueError for a seed, a logger, devices or an executor that a run cannot have."""
+    """Raises a ValueError for values, a logger, devices or an executor that no run can have."""
     _check_finite(OmegaConf.to_container(config, resolve=True))
-    if not isinstance(config.seed, int) or config.seed < 0:
-        raise ValueError(f"seed must be a whole number of 0 or more, not {config.seed!r}")
+    _check_values(config)
     mode = config.logger.get("mode", WANDB_MODES[0])
     if mode not in WANDB_MODES:
         raise ValueError(f"logger.mode must be one of {', '.join(WANDB_MODES)}, not {mode!r}")
     _check_devices(config, settings)
     _check_executor(config, pattern)
+
+
+def _check_values(config: DictConfig) -> None:
+    """Raises a ValueError for what is of another kind, or out of range: YAML takes anything."""
+    if not is_number(config.seed, int) or not 0 <= config.seed <= MAX_SEED:
+        raise ValueError(f"seed must be a whole number from 0 to {MAX_SEED}, not {config.seed!r}")
+    for key in COUNTS:
+        value = OmegaConf.select(config, key)
+        if not is_number(value, int) or value < 1:
+            raise ValueError(f"{key} must be a whole number of 1 or more, not {value!r}")
+    progress = config.run.progress
+    if not isinstance(progress, bool):
+        raise ValueError(f"run.progress must be true or false, not {progress!r}")
 
 
 def _check_finite(node: Any, key: str = "") -> None:

@@ -70,22 +70,24 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for field in ("batch_size", "accumulate", "devices", "num_nodes", "evaluations"):
-            self._require(field, isinstance(getattr(self, field), int), "a whole number")
+            self._require(field, is_number(getattr(self, field), int), "a whole number")
             self._require(field, getattr(self, field) >= 1, "1 or more")
         for field in ("learning_rate", "gate_learning_rate", "clip", "eps"):
             if field == "clip" and self.clip is None:
                 continue
-            self._require(field, _is_number(getattr(self, field)), "a number")
+            self._require(field, is_number(getattr(self, field)), "a number")
             self._require(field, getattr(self, field) > 0, "above 0")
-        self._require("weight_decay", _is_number(self.weight_decay), "a number")
+        self._require("weight_decay", is_number(self.weight_decay), "a number")
         self._require("weight_decay", self.weight_decay >= 0, "0 or more")
         self._require(
-            "warmup", _is_number(self.warmup) and 0 <= self.warmup < 1, "a share in [0, 1)"
+            "warmup", is_number(self.warmup) and 0 <= self.warmup < 1, "a share in [0, 1)"
         )
+        recomputes = self.gradient_checkpointing
+        self._require("gradient_checkpointing", isinstance(recomputes, bool), "true or false")
         object.__setattr__(self, "betas", tuple(self.betas))
         self._require(
             "betas",
-            len(self.betas) == 2 and all(_is_number(b) and 0 <= b < 1 for b in self.betas),
+            len(self.betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in self.betas),
             "two numbers in [0, 1)",
         )
         for field, kind in CHOICES.items():
@@ -98,10 +100,12 @@ class TrainingSettings:
             raise ValueError("training needs training.max_steps or training.max_epochs")
         steps, epochs = self.max_steps, self.max_epochs
         self._require(
-            "max_steps", steps is None or (isinstance(steps, int) and steps >= 1), "1 or more"
+            "max_steps",
+            steps is None or (is_number(steps, int) and steps >= 1),
+            "a whole number of 1 or more",
         )
         self._require(
-            "max_epochs", epochs is None or (_is_number(epochs) and epochs > 0), "above 0"
+            "max_epochs", epochs is None or (is_number(epochs) and epochs > 0), "above 0"
         )
 
     def _require(self, field: str, holds: bool, right: str) -> None:
@@ -145,10 +149,11 @@ class PretrainingSettings(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require("keep", self.keep == "last", "last: pre-training has no best to go back to")
-        self._require("masked", _is_number(self.masked) and 0 < self.masked < 1, "between 0 and 1")
+        self._require("masked", is_number(self.masked) and 0 < self.masked < 1, "between 0 and 1")
         spike = self.spike
-        self._require("spike", spike is None or (_is_number(spike) and spike > 1), "above 1")
+        self._require("spike", spike is None or (is_number(spike) and spike > 1), "above 1")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def is_number(value: object, *kinds: type) -> bool:
+    """Whether a value is of one of these kinds of number; true and false are none."""
+    return isinstance(value, kinds or (int, float)) and not isinstance(value, bool)
