@@ -32,10 +32,14 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 # Runs what is missing of a table, then shows it, also if cells failed; not if it was stopped.
-PLACE = $(patsubst run.output_dir=%,--output-dir %,$(filter run.output_dir=%,$(ARGS)))
+# (READ_PLACE is in bash, which knows of quotes: $$place is run.output_dir of ARGS, if it is there.)
+READ_PLACE = args=($(ARGS)); for arg in "$${args[@]}"; do \
+	case "$$arg" in run.output_dir=*) place="$${arg\#*=}";; esac; done
 define reproduce
-@$(BIN)/aaa finetune -m +table=$(1) scale=$(SCALE) $(PRETRAIN) $(LAUNCHER) $(ARGS); code=$$?; \
-	if [ $$code -lt 128 ]; then $(BIN)/aaa table $(1) --scale $(SCALE) $(PLACE) || code=1; fi; exit $$code
+@$(BIN)/aaa finetune -m +table=$(1) scale=$(SCALE) $(PRETRAIN) $(LAUNCHER) $(ARGS); code=$$?; $(READ_PLACE); \
+	if [ $$code -lt 128 ]; then \
+		$(BIN)/aaa table $(1) --scale $(SCALE) $${place:+--output-dir "$$place"} || code=1; \
+	fi; exit $$code
 endef
 
 ## reproduce-table-N: ## Run what is missing of Table N (1 to 7) and show it
@@ -46,7 +50,7 @@ $(PAPER_TABLES:%=reproduce-table-%): reproduce-table-%: setup
 ## reproduce-figure-N: ## Figure 1 (the patterns) or 2 (local against global)
 .PHONY: reproduce-figure-1 reproduce-figure-2
 reproduce-figure-1: setup
-	@$(BIN)/aaa plot pattern=all
+	@$(READ_PLACE); $(BIN)/aaa plot pattern=all $${place:+output="$$place/plots/patterns"}
 
 reproduce-figure-2: setup
 	$(call reproduce,figure_2)
@@ -66,8 +70,8 @@ reproduce-all: ## Every table, both figures and Breaking BERT, one after the oth
 
 .PHONY: tables
 tables: setup ## Show every table as it stands, running nothing
-	@for table in $(PAPER_TABLES) figure_2 $(STUDIES:%=breaking_bert_%); do \
-		$(BIN)/aaa table $$table --scale $(SCALE) $(PLACE) || exit 1; \
+	@$(READ_PLACE); for table in $(PAPER_TABLES) figure_2 $(STUDIES:%=breaking_bert_%); do \
+		$(BIN)/aaa table $$table --scale $(SCALE) $${place:+--output-dir "$$place"} || exit 1; \
 	done
 
 .PHONY: demo

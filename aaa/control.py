@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aaa.objective import NO_WINDOWS, Windows, sparsity_by_length
 from aaa.patterns.base import Pattern
-from aaa.training.settings import is_number
+from aaa.patterns.numbers import is_number
 
 Kind = Literal["hinge", "dual", "search", "l1"]
 AlphaSchedule = Literal["constant", "linear"]

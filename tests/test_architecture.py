@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "mask_statistics": {"masks"},
     "data": {"fingerprint", "places"},
     "models": {"fingerprint", "lra_model", "places", "data", "record", "saved"},
-    "training": {"masks", "sparse", "objective", "control", "mask_statistics", "data"},
+    "training": {"masks", "patterns", "sparse", "objective", "control", "mask_statistics", "data"},
     "experiments": {
         "sparse", "objective", "control", "patterns", "training", "data", "models",
         "fingerprint", "places", "saved",

@@ -18,9 +18,10 @@ from aaa.experiments.resume import OWNER
 from aaa.fingerprint import hash_json
 from aaa.models import Start
 from aaa.patterns import Pattern
+from aaa.patterns.numbers import is_number
 from aaa.places import first_line
 from aaa.sparse import check_executor
-from aaa.training.settings import TrainingSettings, is_number
+from aaa.training.settings import TrainingSettings
 
 ID_LENGTH = 12
 FOLDERS = ("runs", "pretraining")  # of run.output_dir, where runs lie

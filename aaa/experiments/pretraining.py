@@ -17,6 +17,7 @@ from aaa.models import Encoder, Pretrainable
 from aaa.models.pretrained import PretrainedEncoder
 from aaa.models.scratch import NewBert
 from aaa.patterns import Pattern
+from aaa.patterns.numbers import is_number
 from aaa.training.settings import PretrainingSettings
 
 HEADLINE = "masked_accuracy"
@@ -131,8 +132,8 @@ def _check_data(config: DictConfig) -> None:
             "data.streaming=true needs training.max_steps: how long an epoch is is not known"
         )
     minutes = config.run.checkpoint_minutes
-    if minutes is not None and not minutes > 0:
+    if minutes is not None and not (is_number(minutes) and minutes > 0):
         raise ValueError(f"run.checkpoint_minutes must be above 0 or null, not {minutes!r}")
-    for name in ("checkpoint_every", "keep_checkpoints"):
-        if not isinstance(config.run[name], int) or config.run[name] < 1:
-            raise ValueError(f"run.{name} must be 1 or more, not {config.run[name]!r}")
+    keep = config.run.keep_checkpoints
+    if not is_number(keep, int) or keep < 1:
+        raise ValueError(f"run.keep_checkpoints must be 1 or more, not {keep!r}")

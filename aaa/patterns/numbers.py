@@ -1,4 +1,4 @@
-"""What a pattern's constructor takes as a number. True and False are none."""
+"""What is taken as a number, where anything may be given."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def check_whole(pattern: str, argument: str, value: Any, least: int) -> None:
 
 def check_finite(pattern: str, argument: str, value: Any, above: float | None = None) -> None:
     """Raises a ValueError for what is no finite number, or not above a bound."""
-    if not is_number(value, int, float) or not math.isfinite(value):
+    if not is_number(value) or not math.isfinite(value):
         raise ValueError(f"{pattern} {argument} is a finite number, not {value!r}")
     if above is not None and value <= above:
         raise ValueError(f"{pattern} {argument} is above {above}, not {value!r}")
 
 
-def is_number(value: Any, *kinds: type) -> bool:
-    """Whether a value is of one of these kinds of number."""
-    return isinstance(value, kinds) and not isinstance(value, bool)
+def is_number(value: object, *kinds: type) -> bool:
+    """Whether a value is of one of these kinds of number; true and false are none."""
+    return isinstance(value, kinds or (int, float)) and not isinstance(value, bool)

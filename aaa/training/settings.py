@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from aaa.patterns.numbers import is_number
+
 Precision = Literal["32-true", "bf16-mixed"]
 Schedule = Literal["linear", "rsqrt"]
 Decay = Literal["matrices", "all"]
@@ -152,8 +154,3 @@ class PretrainingSettings(TrainingSettings):
         self._require("masked", is_number(self.masked) and 0 < self.masked < 1, "between 0 and 1")
         spike = self.spike
         self._require("spike", spike is None or (is_number(spike) and spike > 1), "above 1")
-
-
-def is_number(value: object, *kinds: type) -> bool:
-    """Whether a value is of one of these kinds of number; true and false are none."""
-    return isinstance(value, kinds or (int, float)) and not isinstance(value, bool)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,10 @@ SMALL = (
     "run.progress=false",
     "run.log_every=1",
 )
+
+# Training that comes apart at once.
+WILD = ("training.learning_rate=1e30", "training.clip=1e18", "pattern=aaa")
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 Compose = Callable[..., DictConfig]
 
@@ -39,3 +45,8 @@ def compose(small_overrides: list[str]) -> Compose:
         return compose_config([*shared, *overrides])
 
     return make
+
+
+def command(overrides: list[str]) -> list[str]:
+    """``aaa finetune`` as a process of its own."""
+    return [sys.executable, "-m", "aaa", "finetune", *overrides]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from aaa.experiments.prepare import prepare
 from aaa.experiments.result import MODEL, RESULT, read_result
 from aaa.experiments.run import run
 from aaa.record import KEY
-from tests.experiments.conftest import Compose
+from tests.experiments.conftest import ONE_THREAD, WILD, Compose, command
 
 KEYS = {
     "status", "task", "pattern", "seed", "score", "metrics", "sparsity", "sparsity_per_layer",
@@ -265,8 +262,6 @@ class TestAgain:
 
 
 class TestComesApart:
-    WILD = ("training.learning_rate=1e30", "training.clip=1e18", "pattern=aaa")
-
     @pytest.mark.parametrize("task", ["demo_similarity", "demo_acceptability"])
     @pytest.mark.parametrize(
         ("steps", "what"),
@@ -279,7 +274,7 @@ class TestComesApart:
         self, compose: Compose, task: str, steps: int, what: str
     ) -> None:
         """Not a finished run with a score: the argmax of NaN is as good a class as any."""
-        outcome = run(compose(f"task={task}", f"training.max_steps={steps}", *self.WILD))
+        outcome = run(compose(f"task={task}", f"training.max_steps={steps}", *WILD))
         assert outcome.status == "failed"
         assert outcome.result is not None
         assert what in outcome.result["error"]
@@ -350,14 +345,6 @@ def glue_folder(tmp_path: Path, name: str, columns: list[str]) -> Path:
         lines.append(f"  - {{split: {split}, path: {name}/{split}-*}}")
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
     return folder
-
-
-def command(overrides: list[str]) -> list[str]:
-    return [sys.executable, "-m", "aaa", "finetune", *overrides]
-
-
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.mark.slow
@@ -438,64 +425,3 @@ def reached(directory: Path) -> int:
         return int(metrics_csv(directory)[-1][0])
     except (FileNotFoundError, ValueError, IndexError):
         return -1
-
-
-@pytest.mark.slow
-class TestTwoProcesses:
-    def test_evaluate_and_end_like_one(self, compose: Compose, tmp_path: Path) -> None:
-        """An evaluation set that two processes cannot share evenly gives the same figures."""
-        overrides = ["pattern=local2_global2", "task.num_validation=29", "training.max_steps=4"]
-        one = run(compose(*overrides, "training.batch_size=16")).result
-        two = run(compose(*overrides, "training.batch_size=8", "training.devices=2")).result
-        assert one is not None
-        assert two is not None
-        assert two["status"] == "finished", two
-        assert two["hardware"]["processes"] == 2
-        # The same global batches, no dropout in the tiny encoder: only sums are ordered otherwise.
-        assert two["metrics"]["validation"]["spearman"] == pytest.approx(
-            one["metrics"]["validation"]["spearman"], abs=1e-6
-        )
-        assert two["sparsity"] == pytest.approx(one["sparsity"], abs=1e-9)
-        assert json.dumps(two)
-
-    @pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["workers", "torchrun"])
-    def test_the_second_does_not_end_the_first(
-        self, small_overrides: list[str], tmp_path: Path, launcher: tuple[str, ...]
-    ) -> None:
-        """The first exports and writes the result when the second has nothing left to do."""
-        slow = "logger._target_=tests.experiments.slow_ending.slow_logger"
-        overrides = [*small_overrides, "training.devices=2", "run.accelerator=cpu", slow]
-        python, *rest = command(overrides)
-        done = subprocess.run(
-            [python, *launcher, *rest], env=ONE_THREAD, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        [directory] = (tmp_path / "outputs" / "runs").iterdir()
-        result = read_result(directory)
-        assert result is not None
-        assert result["status"] == "finished"
-        assert done.stderr.count("next: aaa table") == 1
-
-    def test_the_second_lets_the_first_say_why_it_failed(
-        self, small_overrides: list[str], tmp_path: Path
-    ) -> None:
-        slow = "logger._target_=tests.experiments.slow_ending.slow_logger"
-        overrides = [*small_overrides, "training.devices=2", "run.accelerator=cpu", slow]
-        done = subprocess.run(
-            command([*overrides, *TestComesApart.WILD]), env=ONE_THREAD, capture_output=True
-        )
-        assert done.returncode == 1
-        [directory] = (tmp_path / "outputs" / "runs").iterdir()
-        result = read_result(directory)
-        assert result is not None
-        assert "the gradient is nan" in result["error"]
-
-    def test_in_a_multirun_each_job_has_one_directory(
-        self, small_overrides: list[str], tmp_path: Path
-    ) -> None:
-        sweep = ["-m", *small_overrides, "training.devices=2", "pattern=full,local2"]
-        done = subprocess.run(command(sweep), env=ONE_THREAD, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        results = [read_result(path) for path in (tmp_path / "outputs" / "runs").iterdir()]
-        assert sorted(result["pattern"] for result in results if result) == ["full", "local2"]
-        assert len(list((tmp_path / "outputs" / "sweeps").iterdir())) == 1
