@@ -37,7 +37,9 @@ MAY_IMPORT = {
         "sparse", "objective", "control", "patterns", "training", "data", "models",
         "fingerprint", "places", "saved",
     },
-    "plots": {"masks", "patterns", "sparse", "saved", "training", "experiments", "fingerprint"},
+    "plots": {
+        "masks", "patterns", "sparse", "saved", "training", "experiments", "fingerprint", "models",
+    },
     "report": {"training", "experiments", "plots"},
     "tracking": {"training", "plots"},
     "deploy": {"sparse", "saved", "experiments", "models"},

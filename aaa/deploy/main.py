@@ -25,7 +25,7 @@ from aaa.experiments.arguments import (
 )
 from aaa.experiments.console import set_up_logging
 from aaa.experiments.plan import make_plan
-from aaa.models.positions import longest_text
+from aaa.models.positions import longest_input
 from aaa.saved import load_dense, load_sparse
 from aaa.sparse import sparse_layers
 
@@ -74,7 +74,7 @@ def export_main(arguments: list[str]) -> int:
     directory, folder = _place(options, "export")
     tokenizer = saved_tokenizer(folder)
     console = Console(stderr=True, highlight=False)
-    most = _longest(folder, tokenizer)
+    most = longest_input(load_dense(folder), tokenizer)
     longest = whole_number(options, "longest", most, least=1, most=most)
     output = Path(options.get("output", directory / "onnx")).expanduser()
     with console.status("exporting, then checking in onnxruntime (a minute or so)"):
@@ -111,7 +111,7 @@ def bench_main(arguments: list[str]) -> int:
     if any("heads" in layer.pattern.wants for layer in sparse_layers(sparse)):
         raise ValueError("this run's pattern reads parses, which aaa bench does not make")
     dense = load_dense(folder).to(device)
-    longest = _longest(folder, tokenizer)
+    longest = longest_input(load_dense(folder), tokenizer)
     batches = _batches(options, directory, tokenizer, longest)
     batches = [{name: x.to(device) for name, x in batch.items()} for batch in batches]
     console = Console(stderr=True, highlight=False)
@@ -135,11 +135,6 @@ def _place(options: dict[str, str], command: str) -> tuple[Path, Path]:
         raise ValueError(f"aaa {command} takes run=; see aaa {command} --help")
     directory = run_directory(options["run"])
     return directory, model_folder(directory)
-
-
-def _longest(folder: Path, tokenizer: PreTrainedTokenizerFast) -> int:
-    """In tokens: what the encoder has positions for, and its tokenizer was made for."""
-    return min(longest_text(load_dense(folder)), tokenizer.model_max_length)
 
 
 def _device(options: dict[str, str]) -> torch.device:

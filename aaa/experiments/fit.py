@@ -22,7 +22,7 @@ from aaa.experiments.describe import describe
 from aaa.experiments.environment import hardware, peak_memory_bytes, reset_peak_memory
 from aaa.experiments.job import Job
 from aaa.experiments.result import CHECKPOINT, MODEL, PROGRESS
-from aaa.experiments.resume import find_resume_point
+from aaa.experiments.resume import find_resume_point, put_aside_later
 from aaa.saved import quiet_transformers
 from aaa.sparse import sparsify
 from aaa.training.callbacks import Heartbeat, StopOnSignal
@@ -113,6 +113,7 @@ def fit(
     resume_from = find_resume_point(job.directory, job.run_id)
     if resume_from is not None:
         log.info("resuming from %s", resume_from)
+        put_aside_later(job.directory, resume_from)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(job.config, resolve=True))  # type: ignore[arg-type]
     succeeded = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,19 +25,17 @@ KIN = "kin_id"  # and, in pre-training, which other runs could go on from it
 def find_resume_point(directory: Path, run_id: str) -> Path | None:
     """The latest checkpoint of a run that is sound, or None where there is none yet.
 
-    One that is half written or damaged is put aside under another name, which is said in the log:
-    in its place it would push the sound one out when the next is written.
+    One that is half written or damaged is left aside, which is said in the log.
 
     Raises:
         ValueError: if there are checkpoints and none can be read, or it is another run's (copied
             there, say).
     """
-    found, damaged = generations(directory / CHECKPOINT), []
+    found = generations(directory / CHECKPOINT)
     for path in found:
         problem = _damage(path)
         if problem is not None:
             log.warning("%s cannot be read (%s): trying the one before it", path, problem)
-            damaged.append(path)
             continue
         owner = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get(OWNER)
         if owner != run_id:
@@ -45,7 +43,6 @@ def find_resume_point(directory: Path, run_id: str) -> Path | None:
                 f"{path} is the checkpoint of another config (run {owner}, not {run_id}); move it "
                 "away to have the run start anew"
             )
-        _put_aside(damaged)
         return path
     if found:
         names = ", ".join(path.name for path in found)
@@ -55,8 +52,13 @@ def find_resume_point(directory: Path, run_id: str) -> Path | None:
     return None
 
 
-def _put_aside(damaged: Sequence[Path]) -> None:
-    for path in damaged:
+def put_aside_later(directory: Path, sound: Path) -> None:
+    """Gives checkpoints after a sound one another name: they are damaged.
+
+    In their places they would push it out when the next ones are written.
+    """
+    found = generations(directory / CHECKPOINT)
+    for path in found[: found.index(sound)]:
         with suppress(FileNotFoundError):  # another process of the run was faster
             path.replace(path.with_name(path.name + DAMAGED))
 

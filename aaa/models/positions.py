@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def longest_text(model: PreTrainedModel) -> int:
@@ -21,6 +21,11 @@ def longest_text(model: PreTrainedModel) -> int:
             f"the config of this {type(model).__name__} names no longest text: give longest="
         )
     return positions - _first_position(_table(model))
+
+
+def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """In tokens: what the encoder has positions for, and its tokenizer was made for."""
+    return min(longest_text(model), tokenizer.model_max_length)
 
 
 def extend_positions(model: PreTrainedModel, longest: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from aaa.experiments.arguments import model_folder, saved_tokenizer
+from aaa.models.positions import longest_input
 from aaa.plots.maps import Map, map_of
 from aaa.saved import load_sparse
 from aaa.sparse import latest_masks, sparse_layers
@@ -44,7 +45,8 @@ def maps_of_text(
     head: int = 0,
 ) -> list[Map]:
     """One map a layer; see ``sentence_maps``. Texts are cut at the model's longest."""
-    batch = tokenizer(text, pair, truncation=True, return_tensors="pt")
+    longest = longest_input(model, tokenizer)
+    batch = tokenizer(text, pair, truncation=True, max_length=longest, return_tensors="pt")
     model(**batch)
     tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][0].tolist())
     maps = []

@@ -66,8 +66,12 @@ def test_a_fixed_pattern_has_no_rows_to_count(finished_run: Path, tmp_path: Path
     assert maps[0].rows == ()
 
 
-def test_long_texts_are_cut(finished_run: Path) -> None:
+def test_long_texts_are_cut(finished_run: Path, tmp_path: Path) -> None:
     assert sentence_maps(finished_run, "key " * 500, None, head=0)[0].size == 64
+    boundless = shutil.copytree(finished_run / "model", tmp_path / "boundless")
+    tokenizer = AutoTokenizer.from_pretrained(boundless, model_max_length=10**6)
+    tokenizer.save_pretrained(boundless)
+    assert sentence_maps(boundless, "key " * 500, None, head=0)[0].size == 64
 
 
 def test_what_cannot_be_drawn(finished_run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from aaa.experiments.resume import find_resume_point
+from aaa.experiments.resume import find_resume_point, put_aside_later
 from aaa.training import checkpoints
 from aaa.training.checkpoint_files import generations
 from aaa.training.checkpoints import ResumePoint, SafeCheckpointIO, ends_step
@@ -91,6 +91,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(
     assert find_resume_point(tmp_path, "me") == tmp_path / "last.1.ckpt"
     assert "last.ckpt cannot be read" in caplog.text
     assert "trying the one before it" in caplog.text
+    put_aside_later(tmp_path, tmp_path / "last.1.ckpt")
     assert not latest.exists()
     io.save_checkpoint(state(3), latest)
     assert steps(tmp_path) == [3, 1]  # the damaged one did not push the sound one out
