@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aaa.numbers import is_number
 from aaa.objective import NO_WINDOWS, Windows, sparsity_by_length
 from aaa.patterns.base import Pattern
-from aaa.patterns.numbers import is_number
 
 Kind = Literal["hinge", "dual", "search", "l1"]
 AlphaSchedule = Literal["constant", "linear"]

@@ -65,15 +65,12 @@ class SparseMask:
         return (begins_BN.sum(-1) + self.keep_BN[:, 0] > 1).any()
 
     @property
-    def is_full(self) -> Tensor:
-        """Whether every real token may attend to every other, bool ()."""
-        of_rows, of_columns = (
-            self.keep_BN.new_zeros(()) if gates is None else ((gates > 0) | ~self.keep_BN[:, None])
-            for gates in (self.rows_BHN, self.columns_BHN)
-        )
-        opened = of_rows.all(-1) | of_columns.all(-1)
-        limited = self.window is not None and self.window < self.keep_BN.shape[-1] - 1
-        return opened.all() & (not limited)
+    def is_full(self) -> bool:
+        """Whether its rows, or its columns, open every cell between real tokens."""
+        if self.window is not None and self.window < self.keep_BN.shape[-1] - 1:
+            return False
+        gates = (gates for gates in (self.rows_BHN, self.columns_BHN) if gates is not None)
+        return any(bool(((own > 0) | ~self.keep_BN.unsqueeze(1)).all()) for own in gates)
 
     def __or__(self, other: SparseMask) -> SparseMask:
         """The cells that either mask opens (the OR of Eq. 8).

@@ -111,7 +111,7 @@ def bench_main(arguments: list[str]) -> int:
     if any("heads" in layer.pattern.wants for layer in sparse_layers(sparse)):
         raise ValueError("this run's pattern reads parses, which aaa bench does not make")
     dense = load_dense(folder).to(device)
-    longest = longest_input(load_dense(folder), tokenizer)
+    longest = longest_input(dense, tokenizer)
     batches = _batches(options, directory, tokenizer, longest)
     batches = [{name: x.to(device) for name, x in batch.items()} for batch in batches]
     console = Console(stderr=True, highlight=False)

@@ -17,8 +17,8 @@ from aaa.control import SparsityControl
 from aaa.experiments.resume import OWNER
 from aaa.fingerprint import hash_json
 from aaa.models import Start
+from aaa.numbers import is_number
 from aaa.patterns import Pattern
-from aaa.patterns.numbers import is_number
 from aaa.places import first_line
 from aaa.sparse import check_executor
 from aaa.training.settings import TrainingSettings

@@ -16,8 +16,8 @@ from aaa.experiments.resume import KIN
 from aaa.models import Encoder, Pretrainable
 from aaa.models.pretrained import PretrainedEncoder
 from aaa.models.scratch import NewBert
+from aaa.numbers import is_number
 from aaa.patterns import Pattern
-from aaa.patterns.numbers import is_number
 from aaa.training.settings import PretrainingSettings
 
 HEADLINE = "masked_accuracy"

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers import (
 from aaa.fingerprint import hash_files
 from aaa.models.encoder import Encoder, Pretrainable
 from aaa.models.positions import extend_positions
+from aaa.numbers import is_number
 from aaa.places import first_line, local_folder
 from aaa.record import drop_record
 from aaa.saved import quiet_transformers
@@ -56,7 +58,7 @@ class PretrainedEncoder(Encoder, Pretrainable):
     def __post_init__(self) -> None:
         """Check the length."""
         longest = self.max_position_embeddings
-        if longest is not None and (not isinstance(longest, int) or longest < 1):
+        if longest is not None and not (is_number(longest, int) and longest >= 1):
             raise ValueError(
                 f"model.max_position_embeddings must be null or 1 or more, not {longest!r}"
             )
@@ -67,7 +69,7 @@ class PretrainedEncoder(Encoder, Pretrainable):
             tokenizer = AutoTokenizer.from_pretrained(self._location(), revision=self.revision)
         if self.max_position_embeddings is not None:
             tokenizer.model_max_length = self.max_position_embeddings
-        elif positions := getattr(self._config(), "max_position_embeddings", None):
+        elif positions := getattr(self._config, "max_position_embeddings", None):
             # A tokenizer that was saved by itself may say nothing, or something else.
             tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
         return tokenizer
@@ -121,15 +123,16 @@ class PretrainedEncoder(Encoder, Pretrainable):
     @property
     def num_layers(self) -> int:
         """As the encoder's config has it."""
-        return self._config().num_hidden_layers
+        return self._config.num_hidden_layers
 
     @property
     def windows(self) -> Mapping[int, int]:
         """Of layers whose attention the encoder's config calls sliding, as in ModernBERT."""
-        config = self._config()
+        config = self._config
         kinds = enumerate(getattr(config, "layer_types", None) or ())
         return {layer: config.sliding_window for layer, kind in kinds if kind == SLIDING}
 
+    @cached_property
     def _config(self) -> PretrainedConfig:
         with self._clear_errors("config"):
             return AutoConfig.from_pretrained(self._location(), revision=self.revision)

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aaa.masks import SparseMask
+from aaa.numbers import check_finite
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
 from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid
 from aaa.patterns.local import Local
-from aaa.patterns.numbers import check_finite
 
 
 class Axis(Pattern):

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from aaa.masks import SparseMask
+from aaa.numbers import is_number
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
-from aaa.patterns.numbers import is_number
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from aaa.masks import SparseMask
+from aaa.numbers import check_whole
 from aaa.patterns.base import LayerInput, Pattern
-from aaa.patterns.numbers import check_whole
 
 
 class Global(Pattern):

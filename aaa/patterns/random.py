@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from aaa.masks import SparseMask
+from aaa.numbers import check_whole
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
-from aaa.patterns.numbers import check_whole
 from aaa.patterns.ranked import check_size_or_density, pairs_at
 
 Reading = Literal["measured", "text"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aaa.patterns.numbers import check_finite, check_whole
+from aaa.numbers import check_finite, check_whole
 
 
 def check_size_or_density(

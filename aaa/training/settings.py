@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from aaa.patterns.numbers import is_number
+from aaa.numbers import is_number
 
 Precision = Literal["32-true", "bf16-mixed"]
 Schedule = Literal["linear", "rsqrt"]

@@ -112,7 +112,7 @@ class TestPretrained:
         ]
         assert len(set(starts)) == 3
 
-    @pytest.mark.parametrize("longest", [0, -1, 2.5, "many"])
+    @pytest.mark.parametrize("longest", [0, -1, 2.5, True, "many"])
     def test_lengths_that_are_none(self, longest: Any) -> None:
         with pytest.raises(ValueError, match="max_position_embeddings must be null or 1 or more"):
             PretrainedEncoder(path="anywhere", max_position_embeddings=longest)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aaa.numbers import is_number
+
 
 def only_keys(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     """Refuses a key that is not known."""
@@ -54,8 +56,3 @@ def word_under(node: Mapping[str, Any], key: str, where: str) -> str | None:
     if word is None or isinstance(word, str) or is_number(word):
         return None if word is None else str(word)
     raise ValueError(f"{where}: {key} is a word, not {word!r}")
-
-
-def is_number(value: Any) -> bool:
-    """Whether a node is a number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

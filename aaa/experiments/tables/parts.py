@@ -9,11 +9,11 @@ from aaa.experiments.tables.cells import Column, Pretraining, Row, known_name
 from aaa.experiments.tables.nodes import (
     as_mapping,
     as_words,
-    is_number,
     only_keys,
     text_under,
     word_under,
 )
+from aaa.numbers import is_number
 
 QUANTITIES = ("rho", "score", "row_share", "column_share")
 COLUMN_KEYS = ("label", "metric", "overrides", "at")

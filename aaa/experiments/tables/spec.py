@@ -61,12 +61,12 @@ from aaa.experiments.tables.cells import (
 from aaa.experiments.tables.nodes import (
     as_mapping,
     as_words,
-    is_number,
     mapping_under,
     only_keys,
     text_under,
 )
 from aaa.experiments.tables.parts import QUANTITIES, read_column, read_row
+from aaa.numbers import is_number
 from aaa.places import config_folder, first_line
 
 __all__ = ["Cell", "Column", "Pretraining", "Row", "Table", "load_table", "scales_of"]

@@ -6,18 +6,18 @@ import math
 from typing import Any
 
 
-def check_whole(pattern: str, argument: str, value: Any, least: int) -> None:
+def check_whole(owner: str, argument: str, value: Any, least: int) -> None:
     """Raises a ValueError for what is no whole number from ``least`` on."""
     if not is_number(value, int) or value < least:
-        raise ValueError(f"{pattern} {argument} is a whole number from {least} on, not {value!r}")
+        raise ValueError(f"{owner} {argument} is a whole number from {least} on, not {value!r}")
 
 
-def check_finite(pattern: str, argument: str, value: Any, above: float | None = None) -> None:
+def check_finite(owner: str, argument: str, value: Any, above: float | None = None) -> None:
     """Raises a ValueError for what is no finite number, or not above a bound."""
     if not is_number(value) or not math.isfinite(value):
-        raise ValueError(f"{pattern} {argument} is a finite number, not {value!r}")
+        raise ValueError(f"{owner} {argument} is a finite number, not {value!r}")
     if above is not None and value <= above:
-        raise ValueError(f"{pattern} {argument} is above {above}, not {value!r}")
+        raise ValueError(f"{owner} {argument} is above {above}, not {value!r}")
 
 
 def is_number(value: object, *kinds: type) -> bool:
