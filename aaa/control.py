@@ -25,8 +25,9 @@ INTEGRAL_TIME = 0.2  # share of training in which a small gap that stays doubles
 NEAR = 0.02  # a gap counts for no more in the integral: far from the target it would overshoot
 RECENT = 0.15  # share of training over which the gap of training texts is averaged
 # A gap lowers all logits so that it is gone after a share of training, where a logit less closes a
-# share of the cells; no faster than by as much as the gap itself, and by no more than a large gap.
-LEVEL_TIME, CLOSED_BY_A_LOGIT, LARGE = 0.03, 0.1, 0.05
+# share of the cells; no faster than by a few times the gap, and by no more than for a large gap.
+LEVEL_TIME, CLOSED_BY_A_LOGIT = 0.01, 0.1
+FASTEST_LEVEL, LARGE = 2.0, 0.3
 LENGTH_BINS = 8
 
 # Of each control, where none is given: dual's factor meets gaps of a percent, the hinge's is
@@ -80,9 +81,9 @@ class SparsityControl:
     alpha_schedule: AlphaSchedule = "constant"
     margin: float = 0.0
     ramp_start: float = 0.0
-    ramp_end: float = 0.2
-    noise_start: float = 0.2
-    noise_end: float = 0.4
+    ramp_end: float = 0.4
+    noise_start: float = 0.4
+    noise_end: float = 0.6
 
     def __post_init__(self) -> None:
         if isinstance(self.target, str) or not is_number(self.target):
@@ -289,7 +290,7 @@ class Controller(nn.Module):
         self.gap += float(self.shift)
         near = max(-NEAR, min(NEAR, self.gap))
         self.integral += near / (INTEGRAL_TIME * self.num_batches)
-        speed = min(1.0, 1 / (LEVEL_TIME * self.num_batches * CLOSED_BY_A_LOGIT))
+        speed = min(FASTEST_LEVEL, 1 / (LEVEL_TIME * self.num_batches * CLOSED_BY_A_LOGIT))
         self.lowering = speed * max(-LARGE, min(LARGE, self.gap))
         self.alpha = settings.strength * (self.gap + float(self.integral))
         return self.alpha * gap

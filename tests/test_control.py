@@ -183,12 +183,12 @@ class TestDual:
     def test_the_level_of_all_logits_follows_the_gap(self) -> None:
         controller = flat("dual", num_batches=1000)
         step(controller, 0.47)
-        assert controller.lowering == pytest.approx(0.03 / (0.03 * 1000 * 0.1), rel=1e-3)
-        step(controller, 0.6)
-        assert controller.lowering == pytest.approx(-0.05 / 3, rel=1e-3)  # of a large gap no more
+        assert controller.lowering == pytest.approx(0.03 / (0.01 * 1000 * 0.1), rel=1e-3)
+        step(controller, 0.9)
+        assert controller.lowering == pytest.approx(-0.3, rel=1e-3)  # of a large gap no more
         short = flat("dual", num_batches=10)
         step(short, 0.47)
-        assert short.lowering == pytest.approx(0.03, rel=1e-3)  # no faster, however few steps
+        assert short.lowering == pytest.approx(0.06, rel=1e-3)  # no faster, however few steps
         paper = flat("hinge")
         step(paper, 0.47)
         assert paper.lowering == 0

@@ -275,7 +275,7 @@ def test_learns_a_task_and_reaches_its_target(make_encoder: EncoderFactory) -> N
         optimiser.step()
         optimiser.zero_grad()
     assert sum(losses[-20:]) / 20 < 0.4 * sum(losses[:20]) / 20
-    assert sparsity(model).item() == pytest.approx(target, abs=0.1)
+    assert target - 0.05 < sparsity(model).item() < target + 0.15  # the hinge opens no gate again
     model.eval()(input_ids=ids_BN)
     assert sparsity(model).item() > 0.45
 

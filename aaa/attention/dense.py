@@ -18,9 +18,11 @@ from torch.autograd.function import once_differentiable
 
 from aaa.masks import SparseMask
 
-# A closed cell's exp(score) is counted against the largest score among the open cells of its row,
-# and by at most this factor (e^5), so that one closed cell cannot own the whole gradient.
-MAX_CLOSED_SCORE = 5.0
+# A closed cell's score is counted against the largest one among the open cells of its row, and
+# above it by at most this: no closed cell counts for more than the open one that counts most.
+# With more than 0 the gradient of gates is mostly that of single closed cells, which says what
+# opening them a little would change, and opening is all or nothing.
+MAX_CLOSED_SCORE = 0.0
 
 
 def dense_attention(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from aaa.masks import SparseMask
 from aaa.numbers import check_finite
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
-from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid
+from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid, lower_level
 from aaa.patterns.local import Local
 
 
@@ -85,11 +85,10 @@ class Axis(Pattern):
             diagonals_BHK=inputs.keep_BN.new_ones(1, 1, 1).float(),
         )
 
-    @torch.no_grad()
     def lower(self, by: float) -> None:
         for importance in self.children():
             assert isinstance(importance, nn.Linear)
-            importance.bias.sub_(by / self._bias_gain)
+            lower_level(importance.bias, by, self._bias_gain)
 
     def extra_repr(self) -> str:
         usual = {"rows": True, "columns": True, "per_head": False, "centred": True}

@@ -111,7 +111,7 @@ class Pattern(nn.Module):
         """Draws what all layers share in a forward pass, into ``text.made``; for ``draws``."""
 
     def lower(self, by: float) -> None:
-        """Lowers the logits of all own gates, where they have a common level."""
+        """Lowers the logits of all own gates within their bounds, if they have a common level."""
 
     def synchronise(self) -> None:
         """Makes what was recorded of the texts in training the same in every process."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aaa.masks import SparseMask
 from aaa.numbers import check_finite, check_whole
 from aaa.patterns.base import LayerInput, LayerSite, Pattern, TextInput
-from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid
+from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid, lower_level
 from aaa.patterns.local import Local
 
 log = logging.getLogger(__name__)
@@ -112,9 +112,8 @@ class Diagonal(Pattern):
         """How many of the distances with a gate no text in training was long enough to have."""
         return max(0, self.num_distances - max(0, int(self.seen_tokens) - 1))
 
-    @torch.no_grad()
     def lower(self, by: float) -> None:
-        self.distance_weights_HK.sub_(by / SINGLE_LOGIT_GAIN)
+        lower_level(self.distance_weights_HK, by, SINGLE_LOGIT_GAIN)
 
     def synchronise(self) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():

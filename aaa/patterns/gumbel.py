@@ -34,6 +34,17 @@ class _Bounded(torch.autograd.Function):
         return gradient.masked_fill(outward, 0.0)
 
 
+@torch.no_grad()
+def lower_level(weight: Tensor, by: float, gain: float) -> None:
+    """Lowers logits that are ``gain * weight``, in place, within ``LARGEST_LOGIT`` (ours).
+
+    Beyond it nothing more closes or opens; it would only take the longer to come back, and what
+    is far out gets no gradient that could bring it back: a closed layer stayed closed.
+    """
+    limit = LARGEST_LOGIT / gain
+    weight.sub_(by / gain).clamp_(-limit, limit)
+
+
 def gumbel_sigmoid(
     logits: Tensor,
     training: bool,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aaa.patterns.gumbel import LARGEST_LOGIT, gumbel_sigmoid
+from aaa.patterns.gumbel import LARGEST_LOGIT, gumbel_sigmoid, lower_level
 
 TEMPERATURES = [0.3, 1.0, 2.0]
 
@@ -81,3 +81,15 @@ class TestBound:
         closed = 1 - float(gumbel_sigmoid(logits, training=True).mean())
         assert closed == pytest.approx(1 / (1 + math.exp(LARGEST_LOGIT)), rel=0.2)
         assert bool((gumbel_sigmoid(logits, training=False) == 1).all())
+
+
+def test_a_level_that_was_lowered_for_long_comes_back_at_once() -> None:
+    """Without a bound, a layer whose gates were long closed had been closed for good."""
+    weight = torch.tensor([2.0, -3.0]) / 32
+    lower_level(weight, 1.0, gain=32)
+    torch.testing.assert_close(32 * weight, torch.tensor([1.0, -4.0]))
+    for _ in range(100):
+        lower_level(weight, 1.0, gain=32)
+    torch.testing.assert_close(32 * weight, torch.full((2,), -LARGEST_LOGIT))
+    lower_level(weight, -2 * LARGEST_LOGIT - 1, gain=32)
+    torch.testing.assert_close(32 * weight, torch.full((2,), LARGEST_LOGIT))

@@ -14,7 +14,7 @@ from aaa.attention.kernels.tiles import (
     on_diagonals,
 )
 
-MAX_CLOSED_SCORE = tl.constexpr(5.0)  # see aaa.attention.dense
+MAX_CLOSED_SCORE = tl.constexpr(0.0)  # see aaa.attention.dense
 
 
 @triton.jit
