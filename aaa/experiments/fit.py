@@ -24,7 +24,6 @@ from aaa.experiments.job import Job
 from aaa.experiments.result import CHECKPOINT, MODEL, PROGRESS
 from aaa.experiments.resume import find_resume_point, put_aside_later
 from aaa.saved import quiet_transformers
-from aaa.sparse import sparsify
 from aaa.training.callbacks import Heartbeat, StopOnSignal
 from aaa.training.checkpoints import ResumePoint, SafeCheckpointIO
 from aaa.training.guard import Diverged
@@ -51,14 +50,6 @@ class Ending:
     figures: Callable[[], dict[str, Any]]
     before: Callable[[Trainer], None] = lambda _: None
     texts: Callable[[int], list[tuple[str, str | None]]] = lambda _: []
-
-
-def build_model(job: Job, dense: PreTrainedModel) -> PreTrainedModel:
-    """The encoder under its head, sparsified, ready to train."""
-    model = sparsify(dense, job.pattern, job.config.run.executor)
-    if job.settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    return model.train()
 
 
 def build_controller(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from aaa.control import LengthTarget, SparsityControl
 from aaa.data.encode import encode
 from aaa.data.parses import add_words
+from aaa.experiments.encoder import rehearse
 from aaa.experiments.job import Job
 from aaa.experiments.plan import Plan, matched_pattern
 from aaa.fingerprint import hash_json
@@ -36,12 +38,14 @@ def prepare(plan: Plan) -> Prepared:
     """Loads and encodes the data (from the cache, if it was encoded before) and fixes the target.
 
     Raises:
-        ValueError: if data or tokenizer cannot be had, do not fit each other, or the target is
-            above what the pattern can reach on this data.
+        ValueError: if the encoder cannot be served under the pattern, if data or tokenizer cannot
+            be had or do not fit each other, or if the target is above what the pattern can reach
+            on this data.
     """
     check_layers(plan.pattern.closed(), plan.encoder.num_layers)
     tokenizer = plan.encoder.tokenizer()
     texts, fingerprint = plan.task.load(), plan.task.fingerprint()
+    rehearse(plan, partial(plan.encoder.classifier, plan.task.num_labels))
     cache = Path(plan.config.run.output_dir) / "cache"
     if plan.parses is not None:
         texts = {

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from aaa.data.masking import Masking
 from aaa.data.packing import Progress as Report
 from aaa.data.packing import pack
 from aaa.data.streamed import StreamedBlocks, held_out_tokens
+from aaa.experiments.encoder import rehearse
 from aaa.experiments.launch import process_rank
 from aaa.experiments.prepare import MAX_UNKNOWN, check_layers, fit_target, reachable
 from aaa.experiments.pretraining import PretrainingPlan
@@ -51,8 +53,9 @@ def prepare_corpus(plan: PretrainingPlan) -> PreparedCorpus:
     """Tokenises the corpus (or finds it tokenised before) and fixes the target.
 
     Raises:
-        ValueError: if corpus or tokenizer cannot be had, do not fit each other, or the target is
-            above what the pattern can reach on blocks of this length.
+        ValueError: if corpus or tokenizer cannot be had or do not fit each other, if the encoder
+            cannot be served under the pattern, or if the target is above what the pattern can
+            reach on blocks of this length.
     """
     check_layers(plan.pattern.closed(), plan.encoder.num_layers)
     data, place = plan.config.data, plan.config.run
@@ -63,6 +66,7 @@ def prepare_corpus(plan: PretrainingPlan) -> PreparedCorpus:
         by_length = fit_target(plan, control, lengths, lengths)
     cache = Path(place.output_dir) / "cache"
     tokenizer = _tokenizer(plan, cache)
+    rehearse(plan, partial(plan.encoder.masked_lm, tokenizer))
     masking, seed = _masking(plan, tokenizer, plan.config.seed), plan.config.seed
     train: MaskedBlocks | StreamedBlocks
     if data.streaming:

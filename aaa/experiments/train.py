@@ -9,14 +9,8 @@ from typing import Any
 from pytorch_lightning import Trainer, seed_everything
 
 from aaa.data.batching import Collate, batches_per_epoch
-from aaa.experiments.fit import (
-    AXIS_FIGURES,
-    Ending,
-    build_controller,
-    build_model,
-    fit,
-    reached_for,
-)
+from aaa.experiments.encoder import build_model
+from aaa.experiments.fit import AXIS_FIGURES, Ending, build_controller, fit, reached_for
 from aaa.experiments.plan import Plan
 from aaa.experiments.prepare import Prepared
 from aaa.experiments.resume import BEST

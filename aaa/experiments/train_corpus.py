@@ -9,14 +9,8 @@ from pytorch_lightning import seed_everything
 from aaa.data.batching import batches_per_epoch
 from aaa.data.blocks import MaskedBlocks
 from aaa.data.streamed import StreamedBlocks
-from aaa.experiments.fit import (
-    AXIS_FIGURES,
-    Ending,
-    build_controller,
-    build_model,
-    fit,
-    reached_for,
-)
+from aaa.experiments.encoder import build_model
+from aaa.experiments.fit import AXIS_FIGURES, Ending, build_controller, fit, reached_for
 from aaa.experiments.prepare_corpus import PreparedCorpus
 from aaa.experiments.pretraining import PretrainingPlan
 from aaa.training.corpus_data import CorpusData
