@@ -15,6 +15,7 @@ from aaa.experiments.tables.spec import find_table, load_table, scales_of
 from aaa.report.axes import axes_markdown, has_axes, show_axes
 from aaa.report.collect import Result, collect
 from aaa.report.files import write_files
+from aaa.report.fill import fill
 from aaa.report.measured import FAILED, INTERRUPTED, MISSING, Measured, load
 from aaa.report.runs import Found, read_runs, tables_of
 from aaa.report.terminal import show
@@ -27,6 +28,7 @@ Tables from the results of runs.
                                       or a yaml of your own), from what has been measured so far
   aaa table 4 --scale small           ... at a scale; without, the largest that has runs
   aaa table --results FILE.json       a measured table that was kept, without its runs
+  aaa table 4 --fill FILE.json        runs of here, and kept ones where there are none here
   aaa table [FOLDER ...]              any runs, patterns x tasks (outputs/runs without a folder)
 
 A named table is also written as HTML page, Markdown, LaTeX, CSV, JSON and pictures.
@@ -45,6 +47,8 @@ def main(arguments: list[str]) -> int:
     wanted = {name: getattr(options, name) for name in FILTERS if getattr(options, name)}
     named = [name for name in options.what if not Path(name).is_dir() and _is_table(name)]
     folders = [Path(name) for name in options.what if name not in named]
+    if options.fill and (options.results is not None or len(named) != 1):
+        raise ValueError("--fill goes with one named table, as in aaa table 4 --fill FILE")
     if options.results is not None:
         tables = [_kept(options.results, named, folders)]
     elif named:
@@ -54,6 +58,8 @@ def main(arguments: list[str]) -> int:
                 f"{', '.join(f'--{name}' for name in FILTERS)}: those are for runs"
             )
         tables = [_measured(name, options.scale, options.output_dir, console) for name in named]
+        for path in options.fill:
+            tables = [fill(table, load(path)) for table in tables]
     else:
         runs = _runs(folders or [options.output_dir / "runs"], wanted)
         if options.statistics:
@@ -83,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     add("what", nargs="*", metavar="TABLE|FOLDER", help="tables' names, or folders of runs")
     add("--scale", help="demo, small, paper or another scale of the table")
     add("--results", type=Path, metavar="FILE", help="a measured table as JSON")
+    add("--fill", type=Path, metavar="FILE", action="append", default=[],
+        help="of a named table: a kept one whose runs stand in where there are none here; may be "
+        "repeated, the first has the first word")  # fmt: skip
     add("--output-dir", type=Path, default=Path("outputs"), help="where runs are (outputs)")
     add("--to", type=Path, metavar="FOLDER",
         help="write page, Markdown, LaTeX, CSV, JSON and pictures there (a named table: "

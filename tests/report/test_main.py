@@ -125,6 +125,22 @@ class TestKept:
             written = kept.parent / name if suffix != "json" else path
             assert (tmp_path / "again" / name).read_bytes() == written.read_bytes()
 
+    def test_it_fills_what_is_missing_here(
+        self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rest = tmp_path / "rest"
+        spec = load_table("4", "demo")
+        write_sweep(rest, replace(spec, columns=spec.columns[2:]))
+        main(["4", "--output-dir", str(rest)])
+        kept = rest / "tables" / "table_4.demo" / "table_4.json"
+        capsys.readouterr()
+        assert main(["4", "--output-dir", str(outputs), "--fill", str(kept)]) == 0
+        text = shown(capsys)
+        assert "missing: 8" not in text
+        assert "next:" not in text
+        written = load(outputs / "tables" / "table_4.demo" / "table_4.json")
+        assert {run.status for _, _, run in written.runs()} == {"finished"}
+
     def test_another_table_than_said(self, tmp_path: Path) -> None:
         path = save(table_4(seeds=1), tmp_path / "t.json")
         assert main(["--results", str(path)]) == 0
@@ -169,6 +185,8 @@ class TestRuns:
         (["4", "--scale", "huge"], "scale 'huge' is unknown; known: demo, small, paper"),
         (["4", "--statistics"], "a named table takes neither folders nor --statistics"),
         (["4", "--task", "rte"], "a named table takes neither folders"),
+        (["4", "5", "--fill", "t.json"], "--fill goes with one named table"),
+        (["--results", "t.json", "--fill", "t.json"], "--fill goes with one named table"),
     ],
 )
 def test_wrong_input_is_said(arguments: list[str], said: str) -> None:
