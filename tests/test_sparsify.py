@@ -325,7 +325,7 @@ def test_gates_without_noise_are_those_of_evaluation(
 
 @pytest.mark.parametrize(
     "pattern",
-    [Axis(), Axis(columns=False, centred=False), Axis(per_head=True) | Local(1), Diagonal("task")],
+    [Axis(), Axis(columns=False), Axis(per_head=True) | Local(1), Diagonal("task")],
     ids=str,
 )
 def test_lowering_moves_every_logit_by_as_much(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from aaa.masks import SparseMask
 from aaa.numbers import check_finite
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
-from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid, lower_level
+from aaa.patterns.gumbel import gumbel_sigmoid, lower_level
 from aaa.patterns.local import Local
 
 
@@ -24,20 +24,15 @@ class Axis(Pattern):
     that no row is empty (section 4.2). The paper pairs it with two neighbours on both sides:
     ``Axis() | Local(2)``; several of its reported rho cannot be reached with that floor.
 
-    What the paper leaves open and is ours: heads share the gates, unless ``per_head``; the
+    What the paper leaves open and is ours: heads share the gates, unless ``per_head``; and the
     importance layers start at weight 0 and a positive bias, so that fine-tuning starts from
-    (nearly) full attention; and logits are ``centred``: a token's logit is ``w (x - mean of x over
-    its text) + b``. The hidden states of a layer have much in common, and what closes gates acts
-    on all of them alike. Read as they are, it goes through the common part of ``x`` into ``w``,
-    and a layer's tokens close together, whatever they are. Centred, it goes into ``b`` alone:
-    how many are open is then one question, and which ones is another.
+    (nearly) full attention.
 
     Args:
         initial_logit: the bias at the start; a gate is open with probability sigmoid of it.
         temperature: of the Gumbel-sigmoid.
         rows, columns: whether rows, and whether columns, can be opened; at least one of them.
         per_head: whether each head chooses its own tokens.
-        centred: whether a token is held against its text; else its logit is ``w x + b``.
 
     Raises:
         ValueError: if a number is none or the temperature is not positive, or neither rows nor
@@ -54,7 +49,6 @@ class Axis(Pattern):
         rows: bool = True,
         columns: bool = True,
         per_head: bool = False,
-        centred: bool = True,
     ) -> None:
         super().__init__()
         check_finite("Axis", "initial_logit", initial_logit)
@@ -63,7 +57,7 @@ class Axis(Pattern):
             raise ValueError("Axis opens rows, columns or both; without either use Local(0)")
         self.initial_logit, self.temperature = initial_logit, temperature
         self.rows, self.columns = rows, columns
-        self.per_head, self.centred = per_head, centred
+        self.per_head = per_head
 
     def bind(self, site: LayerSite) -> Pattern:
         bound = copy.deepcopy(self)
@@ -88,38 +82,25 @@ class Axis(Pattern):
     def lower(self, by: float) -> None:
         for importance in self.children():
             assert isinstance(importance, nn.Linear)
-            lower_level(importance.bias, by, self._bias_gain)
+            lower_level(importance.bias, by)
 
     def extra_repr(self) -> str:
-        usual = {"rows": True, "columns": True, "per_head": False, "centred": True}
+        usual = {"rows": True, "columns": True, "per_head": False}
         options = {name: getattr(self, name) for name in usual}
         return ", ".join(f"{k}={options[k]}" for k in usual if options[k] != usual[k])
 
     def _importance_layer(self, site: LayerSite) -> nn.Linear:
         layer = nn.Linear(site.hidden_size, site.num_heads if self.per_head else 1)
         nn.init.zeros_(layer.weight)
-        nn.init.constant_(layer.bias, self.initial_logit / self._bias_gain)
+        nn.init.constant_(layer.bias, self.initial_logit)
         return layer
-
-    @property
-    def _bias_gain(self) -> float:
-        """A bias beside weights that leave the level to it is a logit's single parameter."""
-        return SINGLE_LOGIT_GAIN if self.centred else 1.0
 
     def _gates(self, importance: nn.Linear, inputs: LayerInput) -> Tensor:
         # In float32 also under autocast: bf16 logits would tie the gates of alike tokens.
         assert inputs.hidden_BND is not None
         with torch.autocast(inputs.hidden_BND.device.type, enabled=False):
-            logits_BNH = F.linear(inputs.hidden_BND.float(), importance.weight.float())
-            if self.centred:
-                logits_BNH = logits_BNH - _mean_over_text(logits_BNH, inputs.keep_BN)
-            logits_BNH = logits_BNH + self._bias_gain * importance.bias.float()
+            logits_BNH = F.linear(
+                inputs.hidden_BND.float(), importance.weight.float(), importance.bias.float()
+            )
         gates_BNH = gumbel_sigmoid(logits_BNH, self.training, self.temperature, self.noise_scale)
         return (gates_BNH * inputs.keep_BN.unsqueeze(-1)).transpose(1, 2)
-
-
-def _mean_over_text(logits_BNH: Tensor, keep_BN: Tensor) -> Tensor:
-    """Over the real tokens of each text, (B, 1, H)."""
-    keep_BN1 = keep_BN.unsqueeze(-1)
-    total_B1H = logits_BNH.masked_fill(~keep_BN1, 0.0).sum(1, keepdim=True)
-    return total_B1H / keep_BN1.sum(1, keepdim=True).clamp_min(1)

@@ -35,7 +35,7 @@ class _Bounded(torch.autograd.Function):
 
 
 @torch.no_grad()
-def lower_level(weight: Tensor, by: float, gain: float) -> None:
+def lower_level(weight: Tensor, by: float, gain: float = 1.0) -> None:
     """Lowers logits that are ``gain * weight``, in place, within ``LARGEST_LOGIT`` (ours).
 
     Beyond it nothing more closes or opens; it would only take the longer to come back, and what

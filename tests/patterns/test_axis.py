@@ -32,13 +32,10 @@ def hidden(keep_BN: Tensor, seed: int = 0) -> Tensor:
     return torch.randn(*keep_BN.shape, WIDTH, generator=generator)
 
 
-def chosen(importance: torch.nn.Module, hidden_ND: Tensor, centred: bool = True) -> set[int]:
-    """Section 4.2: the tokens that a fully connected layer finds important in their text."""
+def chosen(importance: torch.nn.Module, hidden_ND: Tensor) -> set[int]:
+    """Section 4.2: the tokens that a fully connected layer finds important."""
     weight, bias = (p.detach().double().numpy() for p in importance.parameters())
-    states = hidden_ND.double().numpy()
-    if centred and len(states):
-        states, bias = states - states.mean(0), 32 * bias
-    logits = states @ weight[0] + bias[0]
+    logits = hidden_ND.double().numpy() @ weight[0] + bias[0]
     return set(np.flatnonzero(logits > 0).tolist())
 
 
@@ -86,7 +83,6 @@ def test_starts_nearly_full_in_training() -> None:
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_noise_opens_a_gate_with_probability_sigmoid(temperature: float) -> None:
     axis = bound(1, temperature=temperature).train()
-    axis.centred = False
     keep_BN = keep_of([4])
     inputs = LayerInput(keep_BN.expand(5000, -1), hidden(keep_BN).expand(5000, -1, -1))
     mask = axis(inputs)
@@ -133,36 +129,6 @@ def test_gradients_reach_both_importance_layers(through: str) -> None:
     for name, parameter in axis.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-
-
-@given(lengths=lengths_strategy, seed=st.integers(0, 1000))
-def test_as_the_paper_has_them(lengths: list[int], seed: int) -> None:
-    keep_BN = keep_of(lengths)
-    axis = cast(Axis, Axis(centred=False).bind(site(hidden_size=WIDTH))).eval()
-    for parameter in axis.parameters():
-        parameter.data.normal_(generator=torch.Generator().manual_seed(seed))
-    hidden_BND = hidden(keep_BN, seed)
-    mask = axis(LayerInput(keep_BN, hidden_BND))
-    assert mask.rows_BHN is not None
-    for row_N, hidden_ND, length in zip(mask.rows_BHN[:, 0], hidden_BND, lengths, strict=True):
-        opened = set(torch.nonzero(row_N)[:, 0].tolist())
-        assert opened == chosen(axis.row, hidden_ND[:length], centred=False)
-
-
-@pytest.mark.parametrize("centred", [True, False])
-def test_what_closes_all_alike_leaves_the_choice_alone(centred: bool) -> None:
-    """A pull on every token's gate moves the bias; into the weights it goes unless centred."""
-    keep_BN = keep_of([9, 5], extra=2)
-    axis = cast(Axis, Axis(initial_logit=0.5, centred=centred).bind(site(hidden_size=WIDTH)))
-    axis.train().noise_scale = 0.0
-    mask = axis(LayerInput(keep_BN, hidden(keep_BN) + 1))  # states with something in common
-    assert mask.rows_BHN is not None
-    mask.rows_BHN.sum().backward()
-    assert axis.row.weight.grad is not None
-    assert axis.row.bias.grad is not None
-    assert axis.row.bias.grad > 0
-    moved = float(axis.row.weight.grad.abs().max())
-    assert (moved < 1e-5) if centred else (moved > 0.1)
 
 
 def test_a_text_is_held_against_itself_alone() -> None:
