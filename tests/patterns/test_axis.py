@@ -131,7 +131,7 @@ def test_gradients_reach_both_importance_layers(through: str) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_a_text_is_held_against_itself_alone() -> None:
+def test_gates_of_a_text_do_not_depend_on_its_batch() -> None:
     keep_BN, axis = keep_of([9, 5], extra=3), bound(5).eval()
     hidden_BND = hidden(keep_BN)
     alone = axis(LayerInput(keep_BN[1:, :5], hidden_BND[1:, :5]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from aaa.attention import dense
 from aaa.attention.kernels.tiles import (
     crossing,
     dropout_factor,
@@ -14,7 +15,7 @@ from aaa.attention.kernels.tiles import (
     on_diagonals,
 )
 
-MAX_CLOSED_SCORE = tl.constexpr(0.0)  # see aaa.attention.dense
+MAX_CLOSED_SCORE = tl.constexpr(dense.MAX_CLOSED_SCORE)
 
 
 @triton.jit
