@@ -50,13 +50,31 @@ def test_help_of_pretrain_lists_choices() -> None:
     ("arguments", "said"),
     [
         (["finetun"], "unknown command 'finetun'; known commands: finetune, pretrain, table"),
-        (["finetune", "pattern=locla2"], "local2_global2"),
+        (["finetune", "pattern=locla2"], "'locla2' is unknown, did you mean local2? known: aaa, "),
         (["finetune", "task=colla"], "cola"),
-        (["finetune", "training.lerning_rate=1"], "lerning_rate"),
+        (
+            ["finetune", "trainig.devices=1"],
+            "trainig is unknown, did you mean training? known: seed",
+        ),
+        (["finetune", "scal=demo"], "scal is unknown, did you mean scale?"),
+        (
+            ["finetune", "training.lerning_rate=1"],
+            "training.lerning_rate is unknown, did you mean learning_rate? known in trai",
+        ),
+        (
+            ["finetune", "+training.stepz=1"],
+            "training.stepz is unknown; known in training: learning_rate, ",
+        ),
+        (
+            ["finetune", "+pattern.axis.initial_logits=1"],
+            "pattern.axis.initial_logits is unknown, did you mean initial_logit? known",
+        ),
+        (["finetune", "seed.x=1"], "Could not override 'seed.x'"),
         (["finetune", "training.max_steps"], "training.max_steps"),
         (["finetune", "sparsity.target=1.5"], "sparsity.target"),
         (["finetune", "sparsity.target=0.97"], "out of reach"),
         (["finetune", "run.output_dir=/dev/null"], "aaa: run.output_dir cannot be made: "),
+        (["finetune", "-m", "run.output_dir=/dev/null"], "aaa: run.output_dir cannot be made: "),
         (["pretrain", "run.output_dir=/proc/nope"], "aaa: run.output_dir cannot be made: "),
         (["finetune", "task=rte", "data.path=./nowhere"], "there is no folder './nowhere'"),
         (["pretrain", "task=cola"], "Could not override 'task'"),

@@ -1,15 +1,25 @@
-"""Composing a shipped config without the command line, and what its errors say."""
+"""From overrides to a config, from a config to objects, and what is said of errors in either."""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from hydra.errors import InstantiationException, MissingConfigException
+from hydra.utils import get_method, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from aaa.places import config_folder, pretraining_config_folder
+from aaa.places import config_folder, first_line, pretraining_config_folder
+
+# Keys that are there for Hydra's sake.
+NOT_OF_USERS = ("hydra", "_target_")
+OVER_ALL = ("scale",)  # a group whose choices are no key, but change others'
 
 
 def config_source(name: str) -> tuple[Path, Path | None]:
@@ -20,12 +30,64 @@ def config_source(name: str) -> tuple[Path, Path | None]:
 
 
 def explain(error: Exception) -> str:
-    """What an error of Hydra's says, with what lies behind it if that says more."""
+    """What an error of Hydra's says; of an unknown name, with the names that are known."""
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group} {name!r} is unknown{_known(name, error.options)}"
     cause = error.__cause__
     lines = [str(error).strip()]
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.parent_node:
+        group, _, name = str(cause.full_key).rpartition(".")
+        keys = [key for key in map(str, cause.parent_node) if key not in NOT_OF_USERS]
+        if not group:
+            return f"{name} is unknown{_known(name, [*keys, *OVER_ALL])}"
+        hint = lines[0].splitlines()[-1]  # To append to your config use +<key>=<value>
+        return f"{group}.{name} is unknown{_known(name, keys, group)}\n{hint}"
     if cause is not None and str(cause).strip() not in lines[0]:
         lines.append(str(cause).strip())
     return "\n".join(lines)
+
+
+def _known(name: str, names: Sequence[str], group: str = "") -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f", did you mean {near[0]}?" if near else ";"
+    return f"{meant} known{' in ' if group else ''}{group}: {', '.join(names)}"
+
+
+def build(node: DictConfig, group: str, kind: type) -> Any:
+    """Instantiates one group of the config.
+
+    Raises:
+        ValueError: what the group's classes say of their arguments, or that one takes no such
+            argument, with those that it takes.
+    """
+    try:
+        built = instantiate(node)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError):
+            raise ValueError(str(cause)) from error
+        if isinstance(cause, TypeError):
+            _check_arguments(node, group)
+        raise ValueError(f"{group}: {first_line(cause or error)}") from error
+    if not isinstance(built, kind):
+        raise ValueError(f"{group} must be a {kind.__name__}, but its _target_ makes {built!r}")
+    return built
+
+
+def _check_arguments(node: DictConfig, group: str) -> None:
+    """Raises a ValueError for an argument that a class of this group, or within it, lacks."""
+    for name in map(str, node):
+        if OmegaConf.is_dict(OmegaConf.select(node, name)):
+            _check_arguments(node[name], f"{group}.{name}")
+    if "_target_" not in node:
+        return
+    parameters = inspect.signature(get_method(node["_target_"])).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in map(str, node):
+        if name not in parameters and name not in NOT_OF_USERS:
+            raise ValueError(f"{group}.{name} is unknown{_known(name, list(parameters), group)}")
 
 
 def compose_config(overrides: Sequence[str], name: str = "finetune") -> DictConfig:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from aaa.control import SparsityControl
@@ -19,7 +17,6 @@ from aaa.fingerprint import hash_json
 from aaa.models import Start
 from aaa.numbers import is_number
 from aaa.patterns import Pattern
-from aaa.places import first_line
 from aaa.sparse import check_executor
 from aaa.training.settings import TrainingSettings
 
@@ -70,20 +67,6 @@ class Job(ABC):
         """How the run is called on a screen."""
         names = self.config.names
         return f"{self.subject} · {names.pattern} · {names.model} · seed {self.config.seed}"
-
-
-def build(node: DictConfig, group: str, kind: type) -> Any:
-    """Instantiates one group of the config; its errors name the group."""
-    try:
-        built = instantiate(node)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValueError):
-            raise ValueError(str(cause)) from error
-        raise ValueError(f"{group}: {first_line(cause or error)}") from error
-    if not isinstance(built, kind):
-        raise ValueError(f"{group} must be a {kind.__name__}, but its _target_ makes {built!r}")
-    return built
 
 
 def identity(decides: dict[str, Any]) -> dict[str, str]:

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from aaa.control import SparsityControl
 from aaa.data.parses import Parses, open_parses
 from aaa.data.task import Task
-from aaa.experiments.job import Job, build, check_surroundings, find_runs, identity
+from aaa.experiments.configs import build
+from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.models import Encoder
 from aaa.patterns import InLayers, Pattern
 from aaa.places import config_folder

@@ -13,11 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from aaa.experiments.configs import compose_config
+from aaa.experiments.configs import compose_config, explain
 from aaa.experiments.pretraining import make_pretraining_plan
 from aaa.experiments.result import MODEL, is_finished, read_result
 from aaa.experiments.sweep.estimate import Load, load_of
-from aaa.experiments.sweep.run_ids import reason
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def find_pretraining(overrides: Sequence[str]) -> PretrainingRun:
         try:
             config = compose_config(overrides, "pretrain")
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(reason(error)) from error
+            raise ValueError(explain(error)) from error
         plan = make_pretraining_plan(config)
         load = Load(**load_of(config, plan.settings), tokens=config.data.max_length)
     finished = is_finished(read_result(plan.directory))

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from aaa.control import SparsityControl
 from aaa.data.corpus import Corpus
 from aaa.data.wordpiece import TokenizerSource
-from aaa.experiments.job import Job, build, check_surroundings, find_runs, identity
+from aaa.experiments.configs import build
+from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.experiments.plan import build_pattern, method, without_places
 from aaa.experiments.resume import KIN
 from aaa.models import Encoder, Pretrainable

@@ -17,11 +17,11 @@ from typing import Any
 
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from aaa.experiments.configs import explain
+from aaa.experiments.configs import build, explain
 from aaa.experiments.result import write_json
 from aaa.experiments.sweep.estimate import Load, load_of
 from aaa.fingerprint import files_hashed, hash_json, stamp
@@ -95,8 +95,7 @@ class RunIds:
         Raises:
             ValueError: if there is no such config.
         """
-        from aaa.experiments.job import build  # imports torch
-        from aaa.training.settings import TrainingSettings
+        from aaa.training.settings import TrainingSettings  # imports torch
 
         config = self._config(overrides)
         return Load(**load_of(config, build(config.training, "training", TrainingSettings)))
@@ -115,7 +114,7 @@ class RunIds:
             try:
                 composed = self.compose([*rest, *seeds[-1:]])
             except (HydraException, OmegaConfBaseException) as error:
-                raise ValueError(reason(error)) from error
+                raise ValueError(explain(error)) from error
             around = OmegaConf.masked_copy(composed, "hydra")
             with open_dict(composed):
                 del composed["hydra"]
@@ -133,14 +132,6 @@ class RunIds:
             if kept["code"] == self._code:
                 return dict(kept["runs"])
         return {}
-
-
-def reason(error: Exception) -> str:
-    """Why a config could not be composed, without where Hydra has looked."""
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group} {name!r} is unknown; known: {', '.join(error.options)}"
-    return explain(error)
 
 
 def _is_copy(override: str) -> bool:

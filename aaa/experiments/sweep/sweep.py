@@ -62,6 +62,10 @@ class Sweep:
         self.plugin = plugin
         self.console = own_console()
         self.output_dir = Path(plugin.config.run.output_dir)
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"run.output_dir cannot be made: {error}") from error
         self.runs = self.output_dir / "runs"
         parser = OverridesParser.create(config_loader=plugin.hydra_context.config_loader)
         self.overrides = parser.parse_overrides(list(arguments))

@@ -87,7 +87,7 @@ def test_a_pre_training_that_makes_no_sense_is_the_problem_of_its_cells_alone(
     }
     code, said = sweep(f"+table={table(rows=rows)}", "columns=cola", "dry_run=true")
     assert code == 2
-    told = "pattern 'ful' is unknown; known: aaa, aaa_columns, "
+    told = "pattern 'ful' is unknown, did you mean full? known: aaa, aaa_columns, "
     assert f"refused typo · cola · seed 0: mine, row typo, pretrained: {told}" in said
     assert f"refused typo_too · cola · seed 0: {told}" in said
     assert "search path" not in said

@@ -95,7 +95,7 @@ def test_a_dry_run_tells_what_is_refused(table: MakeTable, sweep: Sweep) -> None
     code, said = sweep(f"+table={table(rows=rows)}", "columns=cola", "dry_run=true")
     assert code == 2
     assert "3 cells, 2 runs: 2 to do, 1 cells refused" in said
-    assert "refused typo · cola · seed 0: Could not override 'training.steps'" in said
+    assert "refused typo · cola · seed 0: training.steps is unknown" in said
     assert "would run fixed · cola · seed 0" in said
 
 
