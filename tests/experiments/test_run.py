@@ -1,13 +1,9 @@
-"""Whole runs: figures, skipping, resuming after SIGKILL, several processes, failures."""
+"""Whole runs: figures, skipping, failures."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +22,14 @@ from aaa.experiments.prepare import prepare
 from aaa.experiments.result import MODEL, RESULT, read_result
 from aaa.experiments.run import run
 from aaa.record import KEY
-from tests.experiments.conftest import ONE_THREAD, WILD, Compose, command
+from tests.experiments.conftest import WILD, Compose
+from tests.experiments.figures import metrics_csv, numbers
 
 KEYS = {
     "status", "task", "pattern", "seed", "score", "metrics", "sparsity", "sparsity_per_layer",
     "steps", "examples_per_second", "wall_seconds", "peak_memory_bytes", "versions", "git_commit",
     "hardware", "headline", "run_id", "cell_id", "sparsity_target",
 }  # fmt: skip
-
-
-def numbers(result: dict[str, Any] | None) -> dict[str, Any]:
-    """What must not depend on how the run came to its end."""
-    assert result is not None
-    names = ("score", "metrics", "sparsity", "sparsity_per_layer", "row_share", "column_share")
-    return {name: result[name] for name in names}
-
-
-def metrics_csv(directory: Path) -> list[list[str]]:
-    with (directory / "metrics.csv").open(newline="") as file:
-        return list(csv.reader(file))
 
 
 class TestOneRun:
@@ -345,83 +330,3 @@ def glue_folder(tmp_path: Path, name: str, columns: list[str]) -> Path:
         lines.append(f"  - {{split: {split}, path: {name}/{split}-*}}")
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
     return folder
-
-
-@pytest.mark.slow
-class TestStopped:
-    """A run that is stopped ends with the numbers of one that never was."""
-
-    LONG = ("training.max_steps=40", "run.checkpoint_every=5")
-
-    def start(self, overrides: list[str], directory: Path, steps: int) -> subprocess.Popen[bytes]:
-        """Starts a run and waits until it has left a checkpoint and gone beyond ``steps``."""
-        process = subprocess.Popen(command(overrides), env=ONE_THREAD, stderr=subprocess.DEVNULL)
-        until = time.time() + 120
-        while time.time() < until and process.poll() is None:
-            if (directory / "last.ckpt").exists() and reached(directory) >= steps:
-                return process
-            time.sleep(0.01)
-        raise AssertionError(f"the run ended with {process.poll()} before step {steps}")
-
-    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-    def test_and_resumed(
-        self,
-        compose: Compose,
-        small_overrides: list[str],
-        tmp_path: Path,
-        number: signal.Signals,
-    ) -> None:
-        torch.set_num_threads(1)
-        undisturbed = run(compose(*self.LONG, f"run.output_dir={tmp_path / 'undisturbed'}"))
-        overrides = [*small_overrides, *self.LONG]
-        directory = make_plan(compose(*self.LONG)).directory
-        process = self.start(overrides, directory, steps=7)
-        process.send_signal(number)
-        code = process.wait(60)
-        assert code == (-number if number == signal.SIGKILL else 128 + number)
-        assert read_result(directory) is None
-        again = subprocess.run(command(overrides), env=ONE_THREAD, capture_output=True, text=True)
-        assert again.returncode == 0, again.stderr
-        assert "resuming from" in (directory / "run.log").read_text()
-        assert numbers(read_result(directory)) == numbers(undisturbed.result)
-        rows = metrics_csv(directory)
-        assert [row for row in rows if "train/loss" in row] == [
-            row for row in metrics_csv(undisturbed.directory) if "train/loss" in row
-        ]
-        assert not (directory / "last.ckpt").exists()
-
-    def test_by_sigkill_just_after_an_evaluation(
-        self, compose: Compose, small_overrides: list[str], tmp_path: Path
-    ) -> None:
-        """Its checkpoint is from before; what the evaluation told the control must not be lost."""
-        torch.set_num_threads(1)
-        steps = ["training.max_steps=40", "run.checkpoint_every=21"]  # evaluated after 21 steps
-        undisturbed = run(compose(*steps, f"run.output_dir={tmp_path / 'undisturbed'}"))
-        directory = make_plan(compose(*steps)).directory
-        process = self.start([*small_overrides, *steps], directory, steps=22)
-        process.kill()
-        process.wait(60)
-        again = subprocess.run(command([*small_overrides, *steps]), env=ONE_THREAD)
-        assert again.returncode == 0
-        assert "resuming from" in (directory / "run.log").read_text()
-        assert numbers(read_result(directory)) == numbers(undisturbed.result)
-
-    def test_a_stopped_multirun_starts_no_further_job(
-        self, compose: Compose, small_overrides: list[str], tmp_path: Path
-    ) -> None:
-        directory = make_plan(compose(*self.LONG)).directory
-        sweep = ["-m", *small_overrides, *self.LONG, "pattern=aaa,full"]
-        process = self.start(sweep, directory, steps=7)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 128 + signal.SIGINT
-        assert [path.name for path in (tmp_path / "outputs" / "runs").iterdir()] == [
-            directory.name
-        ]
-
-
-def reached(directory: Path) -> int:
-    """The last step in metrics.csv."""
-    try:
-        return int(metrics_csv(directory)[-1][0])
-    except (FileNotFoundError, ValueError, IndexError):
-        return -1
