@@ -92,7 +92,8 @@ class SparseTraining(LightningModule):
         synchronise_patterns(self.model)
         if self.control is None:
             return
-        lower_gates(self.model, self.control.lowering)
+        if self.control.lowering:  # never under the hinge: Eq. 10 alone moves its gates
+            lower_gates(self.model, self.control.lowering)
         if self.control.waiting:
             # The task alone would open them so far that no later force could move them.
             for gate in gate_parameters(self.model):
