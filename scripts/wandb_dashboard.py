@@ -33,7 +33,10 @@ def sections() -> list[ws.Section]:
         ),
         ws.Section(
             name="How ρ gets to its target",
-            panels=[rho_over_steps(), alpha_over_steps(), gap_over_steps(), loss_over_steps()],
+            panels=[
+                rho_over_steps(), alpha_over_steps(), gap_over_steps(), loss_over_steps(),
+                speed_over_steps(),
+            ],
             is_open=True,
         ),
         ws.Section(name="Scores over training", panels=score_curves(), is_open=True),
@@ -76,6 +79,11 @@ def gap_over_steps() -> wr.LinePlot:
 
 def loss_over_steps() -> wr.LinePlot:
     return _lines("training loss over steps", ["train/loss"])
+
+
+def speed_over_steps() -> wr.LinePlot:
+    """A learned mask makes long texts faster as it closes."""
+    return _lines("examples per second over steps", ["train/examples_per_second"])
 
 
 def score_curves() -> list[Any]:

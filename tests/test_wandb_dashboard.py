@@ -14,7 +14,8 @@ dashboard = pytest.importorskip(
 # What runs and tables log, read back in test_tracking and report/test_main.
 MEDIA = {"layers", "masks/0", "masks/1", "course", "page"}
 METRICS = {
-    "train/rho", "train/target", "train/alpha", "train/gap", "train/loss", "validation/rho",
+    "train/rho", "train/target", "train/alpha", "train/gap", "train/loss",
+    "train/examples_per_second", "validation/rho",
     "validation/matthews", "validation/spearman", "validation/f1", "validation/accuracy",
 }  # fmt: skip
 

@@ -166,13 +166,15 @@ class Speed(Callback):
     """Examples per second of training, fetching them included; evaluations and checkpoints not.
 
     And the share of that time for which training waited for its batches. The first steps of a
-    process are left out: they pay for warming up.
+    process are left out: they pay for warming up. On the way ``train/examples_per_second`` is
+    logged, each over the steps since the last time: it rises as a learned mask closes.
     """
 
     WARM_UP_STEPS = 3
 
     def __init__(self) -> None:
         self._seconds, self._waited, self._examples, self._steps = 0.0, 0.0, 0, 0
+        self._logged = (0, 0.0)  # examples and seconds
         self._since: float | None = None  # the end of the step before, if nothing came between
         self._waited_then = 0.0  # in all, at that time
 
@@ -184,7 +186,7 @@ class Speed(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Counts the step that ends."""
+        """Counts the step that ends; logs now and then."""
         now = time.perf_counter()
         waited = trainer.train_dataloader.waited  # type: ignore[union-attr]
         if self._steps >= self.WARM_UP_STEPS and self._since is not None:
@@ -193,6 +195,14 @@ class Speed(Callback):
             self._examples += len(batch["labels"]) * trainer.world_size
         self._steps += 1
         self._since, self._waited_then = now, waited
+        examples, seconds = self._examples - self._logged[0], self._seconds - self._logged[1]
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0 and seconds:  # type: ignore[attr-defined]
+            self._logged = (self._examples, self._seconds)
+            self.log_rate(pl_module, examples / seconds)
+
+    def log_rate(self, pl_module: LightningModule, examples_per_second: float) -> None:
+        """Logs how fast the latest steps were."""
+        pl_module.log("train/examples_per_second", examples_per_second)
 
     def on_validation_end(self, *_: Any) -> None:
         """The clock starts again with the next step's end."""

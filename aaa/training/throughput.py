@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 from lightning_fabric.utilities.throughput import get_available_flops
@@ -66,28 +65,15 @@ class Throughput(Speed):
         super().__init__()
         self.length, self.flops, self.precision = length, flops, precision
         self.peak: float | None = None  # of all devices
-        self._logged = (0, 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds the devices' peak."""
         peak = peak_flops(trainer.strategy.root_device, self.precision)
         self.peak = None if peak is None else peak * trainer.world_size
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Counts the step that ends; logs now and then."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        examples, seconds = self._examples - self._logged[0], self._seconds - self._logged[1]
-        if (batch_idx + 1) % trainer.log_every_n_steps or not seconds:  # type: ignore[attr-defined]
-            return
-        self._logged = (self._examples, self._seconds)
-        tokens = examples * self.length / seconds
+    def log_rate(self, pl_module: LightningModule, examples_per_second: float) -> None:
+        """Logs tokens in place of examples, and the share of the peak."""
+        tokens = examples_per_second * self.length
         pl_module.log("train/tokens_per_second", tokens, prog_bar=True)
         if self.peak is not None:
             pl_module.log("train/mfu", tokens * self.flops / self.peak)

@@ -22,6 +22,7 @@ from aaa.experiments.prepare import prepare
 from aaa.experiments.result import MODEL, RESULT, read_result
 from aaa.experiments.run import run
 from aaa.record import KEY
+from aaa.training.callbacks import Speed
 from tests.experiments.conftest import WILD, Compose
 from tests.experiments.figures import metrics_csv, numbers
 
@@ -113,6 +114,9 @@ class TestOneRun:
         assert header == ["step", "name", "value"]
         names = {row[1] for row in rows}
         assert names >= {"train/loss", "train/rho", "train/alpha", "train/target"}
+        speeds = [float(value) for _, name, value in rows if name == "train/examples_per_second"]
+        assert len(speeds) == 6 - Speed.WARM_UP_STEPS
+        assert min(speeds) > 0
         assert names >= {"validation/spearman", "validation/rho", "validation/rho_layer_0"}
         assert names >= {"validation/row_share_layer_0", "validation/column_share_layer_2"}
         assert {int(row[0]) for row in rows if row[1] == "train/loss"} == set(range(6))
