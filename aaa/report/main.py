@@ -15,7 +15,7 @@ from aaa.experiments.tables.spec import find_table, load_table, scales_of
 from aaa.report.axes import axes_markdown, has_axes, show_axes
 from aaa.report.collect import Result, collect
 from aaa.report.files import write_files
-from aaa.report.fill import fill
+from aaa.report.fill import fill, of_other_settings
 from aaa.report.measured import FAILED, INTERRUPTED, MISSING, Measured, load
 from aaa.report.runs import Found, read_runs, tables_of
 from aaa.report.terminal import show
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
             )
         tables = [_measured(name, options.scale, options.output_dir, console) for name in named]
         for path in options.fill:
-            tables = [fill(table, load(path)) for table in tables]
+            tables = [_filled(table, path, console) for table in tables]
     else:
         runs = _runs(folders or [options.output_dir / "runs"], wanted)
         if options.statistics:
@@ -137,6 +137,20 @@ def _measured(name: str, scale: str | None, output_dir: Path, console: Console) 
         if others:
             console.print(f"at scale {scale}; there is also --scale {others}", style="dim")
     return collect(load_table(name, scale), output_dir)
+
+
+def _filled(table: Measured, path: Path, console: Console) -> Measured:
+    """With the runs that are kept in a file; says which of them are of other settings."""
+    kept = load(path)
+    filled = fill(table, kept)
+    if others := of_other_settings(table, kept):
+        of_what = "run has" if len(others) == 1 else "runs have"
+        console.print(
+            f"{path}: left out, {len(others)} {of_what} other settings than the cell has now: "
+            f"{', '.join(others)}",
+            soft_wrap=True, highlight=False,
+        )  # fmt: skip
+    return filled
 
 
 def _runs(folders: Sequence[Path], wanted: dict[str, list[str]]) -> list[Found]:

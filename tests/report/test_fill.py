@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from aaa.report.fill import fill
+from aaa.report.fill import fill, of_other_settings
 from aaa.report.measured import MISSING, Cell, Measured, Run
 from tests.report.fakes import table_4
 
@@ -42,6 +42,20 @@ def test_seeds_that_are_not_asked_for_here_come_along() -> None:
     here = with_runs(table_4(), finished(1, 1.0))
     filled = fill(here, with_runs(table_4(), finished(0, 2.0), finished(4, 3.0)))
     assert filled.cell(*PLACE).values("score") == [2.0, 1.0, 3.0]
+
+
+def test_runs_of_other_settings_are_left_out_and_named() -> None:
+    here = with_runs(
+        table_4(), Run(0, MISSING, "now"), Run(1, MISSING, "run2.0"), finished(2, 5.0)
+    )
+    kept = with_runs(table_4(), finished(0, 1.0), finished(1, 2.0), finished(2, 3.0))
+    filled = fill(here, kept).cell(*PLACE)
+    assert [(run.seed, run.status) for run in filled.runs] == [
+        (0, "missing"), (1, "finished"), (2, "finished"),
+    ]  # fmt: skip
+    assert filled.values("score") == [2.0, 5.0]
+    assert of_other_settings(here, kept) == ["aaa_1 · stsb · seed 0"]
+    assert of_other_settings(with_runs(table_4(), Run(0, MISSING)), kept) == []
 
 
 def test_rows_that_are_not_there_are_left_out() -> None:

@@ -141,6 +141,21 @@ class TestKept:
         written = load(outputs / "tables" / "table_4.demo" / "table_4.json")
         assert {run.status for _, _, run in written.runs()} == {"finished"}
 
+    def test_what_an_older_recipe_has_left_is_said_and_not_shown(
+        self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        spec = load_table("4", "demo")
+        main(["4", "--output-dir", str(outputs)])
+        kept = outputs / "tables" / "table_4.demo" / "table_4.json"
+        cell = spec.cells()[0]
+        write_records(tmp_path / "new", spec, [record(cell, "another")])
+        capsys.readouterr()
+        main(["4", "--output-dir", str(tmp_path / "new"), "--fill", str(kept)])
+        text = shown(capsys)
+        where = f"{cell.row} · {cell.column} · seed {cell.seed}"
+        assert f"left out, 1 run has other settings than the cell has now: {where}" in text
+        assert "15 of 24 runs are finished, missing: 9." in text
+
     def test_another_table_than_said(self, tmp_path: Path) -> None:
         path = save(table_4(seeds=1), tmp_path / "t.json")
         assert main(["--results", str(path)]) == 0
