@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.textpath import TextPath
 
 from aaa.report.measured import QUANTITIES, RHO, Column, Measured, Row
 from aaa.report.wording import unique_labels
@@ -28,10 +30,12 @@ DASHES: tuple[Any, ...] = (
 # Of the quantities of a table: colour, and the paper's hatching.
 BARS = ((LEARNED, "////"), (FIXED, "...."), ("#8c8c8c", "xxxx"), ("#ffffff", "++++"))
 PER_ROW = 4
-# Inches: a panel and, within it, the room for its title and labels; a legend's entry.
+# Inches: a panel and, within it, the room for its title and labels; of a legend's entry the height
+# and what stands beside its words.
 PANEL = (3.5, 3.0)
 LEFT, RIGHT, TOP, BOTTOM = 0.65, 0.15, 0.32, 0.5
-LEGEND = (2.7, 0.24)
+ENTRY, HANDLE = 0.24, 0.55
+LEGEND_SIZE = 8  # points
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,10 @@ def panels(
     """
     num_rows = -(-len(columns) // PER_ROW)
     per_row = -(-len(columns) // num_rows)
-    width = max(5.0, PANEL[0] * per_row)
-    legend_columns = max(1, min(len(handles), int(width / LEGEND[0])))
-    legend = LEGEND[1] * -(-len(handles) // legend_columns) + 0.1
+    entries = [HANDLE + _inches(str(handle.get_label())) for handle in handles]
+    width = max(5.0, PANEL[0] * per_row, *entries)
+    legend_columns = _legend_columns(entries, width)
+    legend = ENTRY * -(-len(handles) // legend_columns) + 0.1
     height = PANEL[1] * num_rows + legend
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(num_rows, per_row, squeeze=False)
@@ -148,9 +153,23 @@ def panels(
     for axes in list(grid.flat)[len(columns) :]:
         axes.set_axis_off()
     figure.legend(
-        handles=list(handles), loc="lower center", ncols=legend_columns, fontsize=8, frameon=False
-    )
+        handles=list(handles), loc="lower center", ncols=legend_columns, fontsize=LEGEND_SIZE,
+        frameon=False,
+    )  # fmt: skip
     return figure
+
+
+def _legend_columns(entries: Sequence[float], width: float) -> int:
+    """How many columns of a legend's entries go beside each other, all in inches; at least one."""
+    for columns in range(len(entries), 1, -1):
+        # Like matplotlib: the entries go down one column after the other, the first ones longer.
+        if sum(part.max() for part in np.array_split(np.array(entries), columns)) <= width:
+            return columns
+    return 1
+
+
+def _inches(label: str) -> float:
+    return float(TextPath((0, 0), label, size=LEGEND_SIZE, usetex=False).get_extents().width) / 72
 
 
 def _is_dense(table: Measured, row: Row) -> bool:

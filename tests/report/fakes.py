@@ -63,6 +63,21 @@ def table_4(
     )  # fmt: skip
 
 
+def lines_series() -> Measured:
+    """A figure of two lines with a shared beginning."""
+    rows = (
+        Row("none", "none", x=0),
+        *(Row(f"{s}{x}", f"{s}{x}", series=s, x=x) for s in ("up", "down") for x in (1, 2)),
+    )
+    cells = {
+        (row.name, "rte"): Cell((Run(0, "finished", row.name, {"score": 50.0 + 2 * number}),))
+        for number, row in enumerate(rows)
+    }
+    return Measured(
+        "figure_2", "Figure 2", rows, (Column("rte", "RTE", "Acc"),), cells, quantities=("score",)
+    )
+
+
 def run(chance: random.Random, learned: bool, seed: int, rho: int, score: int) -> Run:
     """One seed: a learned pattern misses its ρ by a little, scores differ over seeds."""
     sparsity = min(99.0, max(0.0, rho + (chance.gauss(0, 0.6) if learned else -0.3)))

@@ -12,62 +12,24 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
 from aaa.plots.files import as_svg
-from aaa.report.charts import charts
 from aaa.report.files import write_files
 from aaa.report.latex import escape as escape_latex
 from aaa.report.latex import latex
 from aaa.report.markdown import markdown
-from aaa.report.measured import Cell, Column, Measured, Row, Run
+from aaa.report.measured import Cell, Measured, Run
 from aaa.report.page import page
 from aaa.report.statistics import spread
 from aaa.report.terminal import show
 from aaa.report.tidy import as_csv
 from aaa.report.wording import Wording
-from tests.report.fakes import LABELS, TASKS, table_4
+from tests.report.fakes import TASKS, lines_series, table_4
 
 ODD = "50 % of <b>A_1</b> & $x^2$ | #1 {~} [a] *b* \\n"
-
-
-@pytest.fixture(scope="module")
-def table() -> Measured:
-    """Table 4 with a cell of every kind in its last column."""
-    made = table_4()
-    cells = dict(made.cells)
-    for row, runs in {
-        "full": (Run(0, "failed", note="Error: <script>alert(1)</script> & 100 % of a_b"),),
-        "local2_global2": (Run(0, "running"),),
-        "aaa_1": (Run(0, "needs", note="aaa pretrain pattern=full"),),
-        "aaa_2": (*cells["aaa_2", "rte"].runs[:2], Run(2, "interrupted")),
-        "aaa_3": (),
-    }.items():
-        cells[row, "rte"] = replace(cells[row, "rte"], runs=runs)
-    return replace(made, cells=cells)
-
-
-@pytest.fixture(scope="module")
-def wording(table: Measured) -> Wording:
-    return Wording(table)
-
-
-def lines_series() -> Measured:
-    """A figure of two lines with a shared beginning."""
-    rows = (
-        Row("none", "none", x=0),
-        *(Row(f"{s}{x}", f"{s}{x}", series=s, x=x) for s in ("up", "down") for x in (1, 2)),
-    )
-    cells = {
-        (row.name, "rte"): Cell((Run(0, "finished", row.name, {"score": 50.0 + 2 * number}),))
-        for number, row in enumerate(rows)
-    }
-    return Measured(
-        "figure_2", "Figure 2", rows, (Column("rte", "RTE", "Acc"),), cells, quantities=("score",)
-    )
 
 
 def compiled(table: str, folder: Path) -> str:
@@ -223,11 +185,6 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def figures(table: Measured) -> dict[str, Figure]:
-    return charts(table)
-
-
-@pytest.fixture(scope="module")
 def html(wording: Wording, figures: dict[str, Figure]) -> str:
     return page(wording, {name: as_svg(figure) for name, figure in figures.items()})
 
@@ -262,96 +219,6 @@ class TestPage:
         empty = replace(table, cells={})
         html = page(Wording(empty), {})
         assert "No run is finished yet" in Reader(html).text
-
-
-class TestCharts:
-    def test_points_are_our_means_and_the_papers(
-        self, table: Measured, figures: dict[str, Figure]
-    ) -> None:
-        figure = figures["score-against-rho"]
-        axes = figure.axes[TASKS.index("stsb")]
-        assert axes.get_title() == LABELS["stsb"]
-        filled = {
-            (float(line.get_xdata()[0]), float(line.get_ydata()[0]))  # type: ignore[index, arg-type]
-            for line in axes.lines
-            if line.get_marker() not in ("None", "", "_", "|")
-            and line.get_markerfacecolor() != "none"
-        }
-        expected = {
-            (np.mean(cell.values("rho")), np.mean(cell.values("score")))
-            for row in table.rows[1:]
-            for cell in [table.cell(row.name, "stsb")]
-        }
-        assert np.allclose(sorted(filled), sorted(expected))
-        hollow = {
-            (float(line.get_xdata()[0]), float(line.get_ydata()[0]))  # type: ignore[index, arg-type]
-            for line in axes.lines
-            if line.get_markerfacecolor() == "none"
-        }
-        assert (72.0, 79.0) in hollow
-
-    def test_full_attention_is_a_line_across(
-        self, table: Measured, figures: dict[str, Figure]
-    ) -> None:
-        axes = figures["score-against-rho"].axes[TASKS.index("stsb")]
-        across = [line.get_ydata()[0] for line in axes.lines if list(line.get_xdata()) == [0, 1]]  # type: ignore[index, arg-type]
-        mean = np.mean(table.cell("full", "stsb").values("score"))
-        assert across == pytest.approx([88.0, mean])
-
-    def test_differences_are_ours_minus_the_papers(
-        self, table: Measured, figures: dict[str, Figure]
-    ) -> None:
-        texts = [text.get_text() for text in figures["differences"].axes[0].texts]
-        gap = np.mean(table.cell("full", "mnli").values("score")) - 84
-        assert texts[0] == f"{gap:+.1f}".replace("-", "\N{MINUS SIGN}")
-        assert len(texts) == 60  # one without our figures in four rows
-
-    def test_curves_are_means_over_seeds(
-        self, table: Measured, figures: dict[str, Figure]
-    ) -> None:
-        axes = figures["learning-curves"].axes[0]
-        first = [dict(run.curves["score"])[200] for run in table.cell("full", "mnli").runs]
-        assert axes.lines[0].get_ydata()[0] == pytest.approx(np.mean(first))  # type: ignore[index]
-
-    def test_the_loss_where_there_was_one_evaluation(self) -> None:
-        made = table_4(seeds=1, tasks=("rte",))
-        cells = {
-            place: replace(
-                cell,
-                runs=tuple(
-                    replace(run, curves={"score": [(9, 5.0)], "train_loss": [(1, 2.0), (9, 1.0)]})
-                    for run in cell.runs
-                ),
-            )
-            for place, cell in made.cells.items()
-        }
-        figures = charts(replace(made, cells=cells))
-        assert "learning-curves" not in figures
-        assert list(figures["loss-curves"].axes[0].lines[0].get_ydata()) == [2.0, 1.0]  # type: ignore[arg-type]
-
-    def test_a_figure_has_a_line_a_series_and_shares_what_has_none(self) -> None:
-        figures = charts(lines_series())
-        assert list(figures) == ["lines"]
-        data = [list(line.get_ydata()) for line in figures["lines"].axes[0].lines]  # type: ignore[arg-type]
-        assert [50.0, 52.0, 54.0] in data
-        assert [50.0, 56.0, 58.0] in data
-
-    def test_quantities_without_a_score_are_bars(self) -> None:
-        cell = Cell(
-            (Run(0, "finished", "r", {"row_share": 0.8, "column_share": 1.6}),),
-            {"row_share": 1.0, "column_share": 1.7},
-        )
-        table = Measured(
-            "t", "T", (Row("aaa", "AAA"),), table_4().columns[:1], {("aaa", "mnli"): cell},
-            quantities=("row_share", "column_share"),
-        )  # fmt: skip
-        figures = charts(table)
-        assert list(figures) == ["bars", "differences"]
-        heights = sorted(patch.get_height() for patch in figures["bars"].axes[0].patches)  # type: ignore[attr-defined]
-        assert heights == [0.8, 1.0, 1.6, 1.7]
-
-    def test_nothing_measured_nothing_drawn(self, table: Measured) -> None:
-        assert charts(replace(table, cells={})) == {}
 
 
 def test_files_are_the_same_each_time(tmp_path: Path) -> None:
