@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from aaa.names import known_name
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -47,8 +49,10 @@ def main() -> None:
     if command in ("-h", "--help", "help"):
         print(HELP, end="")
         sys.exit(0)
-    if command not in commands:
-        fail(f"unknown command {command!r}; known commands: {', '.join(commands)}")
+    try:
+        known_name(command, commands, "command")
+    except ValueError as error:
+        fail(str(error))
     sys.exit(commands[command](arguments))
 
 

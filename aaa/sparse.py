@@ -14,6 +14,7 @@ from transformers.masking_utils import bidirectional_mask_function
 from aaa.attention import EXECUTORS
 from aaa.interface import real_tokens, repeat_heads
 from aaa.masks import SparseMask
+from aaa.names import known_name
 from aaa.patterns.base import LayerInput, LayerSite, Pattern, TextInput
 from aaa.probe import FoundSelfAttention, find_self_attentions
 from aaa.record import keep_record
@@ -118,8 +119,7 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
 
 def check_executor(name: str) -> None:
     """Raises a ValueError for what is no executor, with those that there are."""
-    if name not in EXECUTORS:
-        raise ValueError(f"unknown executor {name!r}; known executors: {', '.join(EXECUTORS)}")
+    known_name(name, EXECUTORS, "executor")
 
 
 def _bind(

@@ -52,7 +52,7 @@ class TestSettings:
         [
             ({"target": 1.0}, "sparsity.target"),
             ({"target": "local2"}, "match:<pattern>"),
-            ({"control": "duel"}, "unknown sparsity.control 'duel'; known: hinge, dual, search"),
+            ({"control": "duel"}, "sparsity.control 'duel' is unknown, did you mean dual"),
             ({"alpha_schedule": "cosine"}, "sparsity.alpha_schedule"),
             ({"alpha": 0}, "sparsity.alpha"),
             ({"margin": -0.1}, "sparsity.margin"),

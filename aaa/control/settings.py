@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from aaa.names import known_name
 from aaa.numbers import is_number
 
 Kind = Literal["hinge", "dual", "search", "l1"]
@@ -79,11 +80,7 @@ class SparsityControl:
         if self.alpha is not None and not (is_number(self.alpha) and self.alpha > 0):
             raise ValueError(f"sparsity.alpha is a number above 0 or null, not {self.alpha!r}")
         for name, kind in (("control", Kind), ("alpha_schedule", AlphaSchedule)):
-            if getattr(self, name) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise ValueError(
-                    f"unknown sparsity.{name} {getattr(self, name)!r}; known: {known}"
-                )
+            known_name(getattr(self, name), get_args(kind), f"sparsity.{name}")
         if not (is_number(self.margin) and 0 <= self.margin < 1):
             raise ValueError(f"sparsity.margin is a share of cells in [0, 1), not {self.margin!r}")
         for name in ("ramp", "noise"):

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from aaa.data.glue import GlueTask
 from aaa.fingerprint import hash_json
+from aaa.names import known_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,7 @@ class ImdbTask(GlueTask):
         super().__post_init__()
         known = [*self.splits, *self._drawn]
         for split, limit in self.limits.items():
-            if split not in known:
-                raise ValueError(f"task.limits: unknown split {split!r}; known: {known}")
+            known_name(split, known, "task.limits: split")
             if limit < 1:
                 raise ValueError(f"task.limits.{split} must be 1 or more, not {limit}")
 

@@ -10,7 +10,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchmetrics.utilities import dim_zero_cat
 
-from aaa.data.task import METRICS
+from aaa.names import known_name
 
 
 def build_metrics(names: Sequence[str], num_labels: int) -> MetricCollection:
@@ -32,8 +32,7 @@ def build_metrics(names: Sequence[str], num_labels: int) -> MetricCollection:
         ValueError: If a name is unknown.
     """
     for name in names:
-        if name not in _METRICS:
-            raise ValueError(f"unknown metric {name!r}; known: {list(METRICS)}")
+        known_name(name, _METRICS, "metric")
     return MetricCollection({name: _METRICS[name](num_labels) for name in names})
 
 

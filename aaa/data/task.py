@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aaa.names import known_name
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -62,8 +64,7 @@ class Task(ABC):
             else ("classification", CLASSIFICATION_METRICS)
         )
         for metric in self.metrics:
-            if metric not in METRICS:
-                raise ValueError(f"task.metrics: unknown {metric!r}; known: {list(METRICS)}")
+            known_name(metric, METRICS, "task.metrics: metric")
             if metric not in fitting:
                 raise ValueError(
                     f"task.metrics: {metric!r} does not suit {kind}; suitable: {list(fitting)}"

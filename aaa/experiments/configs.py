@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from aaa.names import known_names
 from aaa.places import config_folder, first_line, pretraining_config_folder
 
 # Keys that are there for Hydra's sake.
@@ -33,25 +33,19 @@ def explain(error: Exception) -> str:
     """What an error of Hydra's says; of an unknown name, with the names that are known."""
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group} {name!r} is unknown{_known(name, error.options)}"
+        return f"{group} {name!r} is unknown{known_names(name, error.options)}"
     cause = error.__cause__
     lines = [str(error).strip()]
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.parent_node:
         group, _, name = str(cause.full_key).rpartition(".")
         keys = [key for key in map(str, cause.parent_node) if key not in NOT_OF_USERS]
         if not group:
-            return f"{name} is unknown{_known(name, [*keys, *OVER_ALL])}"
+            return f"{name} is unknown{known_names(name, [*keys, *OVER_ALL])}"
         hint = lines[0].splitlines()[-1]  # To append to your config use +<key>=<value>
-        return f"{group}.{name} is unknown{_known(name, keys, group)}\n{hint}"
+        return f"{group}.{name} is unknown{known_names(name, keys)}\n{hint}"
     if cause is not None and str(cause).strip() not in lines[0]:
         lines.append(str(cause).strip())
     return "\n".join(lines)
-
-
-def _known(name: str, names: Sequence[str], group: str = "") -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    meant = f", did you mean {near[0]}?" if near else ";"
-    return f"{meant} known{' in ' if group else ''}{group}: {', '.join(names)}"
 
 
 def build(node: DictConfig, group: str, kind: type) -> Any:
@@ -87,7 +81,7 @@ def _check_arguments(node: DictConfig, group: str) -> None:
         return
     for name in map(str, node):
         if name not in parameters and name not in NOT_OF_USERS:
-            raise ValueError(f"{group}.{name} is unknown{_known(name, list(parameters), group)}")
+            raise ValueError(f"{group}.{name} is unknown{known_names(name, parameters)}")
 
 
 def compose_config(overrides: Sequence[str], name: str = "finetune") -> DictConfig:

@@ -13,6 +13,7 @@ from aaa.data.task import Task
 from aaa.experiments.configs import build
 from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.models import Encoder
+from aaa.names import known_name
 from aaa.patterns import InLayers, Pattern
 from aaa.places import config_folder
 from aaa.training.settings import TrainingSettings
@@ -207,11 +208,8 @@ def named_pattern(name: str, key: str) -> DictConfig:
         ValueError: if there is none of that name, which stood under ``key``.
     """
     folder = config_folder() / "pattern"
-    file = folder / f"{name}.yaml"
-    if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        raise ValueError(f"{key}: unknown pattern {name!r}; known: {known}")
-    node = OmegaConf.load(file)
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    node = OmegaConf.load(folder / f"{known_name(name, known, f'{key}: pattern')}.yaml")
     assert isinstance(node, DictConfig)
     return node
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aaa.names import known_name
 from aaa.patterns.base import HOME, Pattern
 
 CLASS = "pattern"  # the key that names the class; all others are its arguments
@@ -25,15 +26,10 @@ def pattern_from_spec(spec: Any) -> Pattern:
         raise ValueError(f'a pattern\'s spec is {{"{CLASS}": "Local", "size": 2}}, not {spec!r}')
     name = spec[CLASS]
     known = known_patterns()
-    if name not in known:
-        raise ValueError(f"unknown pattern {name!r}; known patterns: {', '.join(sorted(known))}")
-    parameters = inspect.signature(known[name]).parameters
+    parameters = inspect.signature(known[known_name(name, sorted(known), "pattern")]).parameters
     given = {key: _rebuilt(value) for key, value in spec.items() if key != CLASS}
-    unknown = sorted(given.keys() - parameters.keys())
-    if unknown:
-        raise ValueError(
-            f"{name} has no argument {unknown[0]!r}; its arguments: {', '.join(parameters) or '-'}"
-        )
+    for key in given:
+        known_name(key, parameters, f"{name}'s argument")
     several = [key for key, p in parameters.items() if p.kind is p.VAR_POSITIONAL]  # of Union
     try:
         listed = [item for key in several for item in given.pop(key, ())]

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aaa.names import known_name
+
 FORMAT = 1  # of the JSON
 
 FINISHED, FAILED, REFUSED, RUNNING, INTERRUPTED, NEEDS, MISSING = STATUSES = (
@@ -246,9 +248,8 @@ def _from_json(plain: dict[str, Any]) -> Measured:
         raise ValueError(f"there is no row or column for {unknown[0]}")
     if not table.quantities or not set(table.quantities) <= set(QUANTITIES):
         raise ValueError(f"quantities are of {', '.join(QUANTITIES)}, not {table.quantities}")
-    statuses = {run.status for cell in cells.values() for run in cell.runs} - set(STATUSES)
-    if statuses:
-        raise ValueError(f"unknown status {sorted(statuses)[0]!r}; known: {', '.join(STATUSES)}")
+    for status in sorted({run.status for cell in cells.values() for run in cell.runs}):
+        known_name(status, STATUSES, "status")
     return table
 
 

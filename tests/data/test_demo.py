@@ -138,7 +138,7 @@ def test_fingerprint_holds_everything_that_decides_the_data() -> None:
 
 def test_unknown_kind_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(
-        ValueError, match=r"unknown demo task kind 'cola'.*acceptability, polarity"
+        ValueError, match=r"demo task kind 'cola' is unknown.*acceptability, polarity"
     ):
         DemoTask(kind="cola")
 

@@ -105,7 +105,7 @@ def test_fingerprint_holds_what_is_drawn(folder: Path) -> None:
             "held_out=2 makes the split validation, .* not 'test'",
         ),
         ({"splits": {"train": "train"}}, "task.splits must name a split for .*validation"),
-        ({"limits": {"dev": 3}}, r"task.limits: unknown split 'dev'; known: \['train'"),
+        ({"limits": {"dev": 3}}, r"task.limits: split 'dev' is unknown; known: train"),
         ({"limits": {"train": 0}}, "task.limits.train must be 1 or more, not 0"),
         ({"configuration": "other"}, r"'other' not found. Available: \['plain_text'\]"),
     ],

@@ -41,7 +41,7 @@ def test_bench_of_a_text_and_of_a_length(
     [
         (["rounds=1"], "takes run="),
         (["run=nowhere"], "there is no run 'nowhere'"),
-        (["run=RUN", "executor=fast"], "unknown executor 'fast'; known executors: auto"),
+        (["run=RUN", "executor=fast"], "executor 'fast' is unknown; known: auto"),
         (["run=RUN", "device=tpu"], "device= is cpu or cuda"),
         (["run=RUN", "rounds=0"], "rounds= is a whole number from 1"),
         (["run=RUN", "text_pair=a key"], "text_pair= goes with text="),

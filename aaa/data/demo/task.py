@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from aaa.data.demo import generators
 from aaa.data.task import Task
+from aaa.names import known_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,9 +69,7 @@ class DemoTask(Task):
 
     def __post_init__(self) -> None:
         """Fill in what follows from the kind, and check what was given."""
-        if self.kind not in KINDS:
-            known = ", ".join(KINDS)
-            raise ValueError(f"unknown demo task kind {self.kind!r}; known kinds: {known}")
+        known_name(self.kind, KINDS, "demo task kind")
         for size in ("num_train", "num_validation"):
             if getattr(self, size) < 1:
                 raise ValueError(f"task.{size} must be 1 or more, not {getattr(self, size)}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from aaa.names import known_name
+
 SOURCE = "pattern.source"  # the key by which a pattern is copied from a trained model
 
 
@@ -240,15 +242,3 @@ def chosen(group: str, overrides: Iterable[str]) -> str | None:
     """The last choice of a config group among overrides."""
     choices = [o.removeprefix(f"{group}=") for o in overrides if o.startswith(f"{group}=")]
     return choices[-1] if choices else None
-
-
-def known_name(name: object, known: Iterable[str], what: str) -> str:
-    """The name itself, if it is a known one.
-
-    Raises:
-        ValueError: naming those that are.
-    """
-    names = list(known)
-    if name not in names:
-        raise ValueError(f"{what} {name!r} is unknown; known: {', '.join(names)}")
-    return str(name)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aaa.names import known_name
 from aaa.numbers import is_number
 
 
 def only_keys(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     """Refuses a key that is not known."""
     for key in node:
-        if key not in keys:
-            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(keys)}")
+        known_name(key, keys, f"{where}: key")
 
 
 def mapping_under(node: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

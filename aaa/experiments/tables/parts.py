@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aaa.experiments.tables.cells import Column, Pretraining, Row, known_name
+from aaa.experiments.tables.cells import Column, Pretraining, Row
 from aaa.experiments.tables.nodes import (
     as_mapping,
     as_words,
@@ -13,6 +13,7 @@ from aaa.experiments.tables.nodes import (
     text_under,
     word_under,
 )
+from aaa.names import known_name
 from aaa.numbers import is_number
 
 QUANTITIES = ("rho", "score", "row_share", "column_share")

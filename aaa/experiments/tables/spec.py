@@ -56,7 +56,6 @@ from aaa.experiments.tables.cells import (
     Pretraining,
     Row,
     Table,
-    known_name,
 )
 from aaa.experiments.tables.nodes import (
     as_mapping,
@@ -66,6 +65,7 @@ from aaa.experiments.tables.nodes import (
     text_under,
 )
 from aaa.experiments.tables.parts import QUANTITIES, read_column, read_row
+from aaa.names import known_name
 from aaa.numbers import is_number
 from aaa.places import config_folder, first_line
 
