@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 import pytest
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aaa import Local
-from aaa.control import USUAL_ALPHA, Controller, Kind, LengthTarget, SparsityControl
+from aaa.control import (
+    USUAL_ALPHA,
+    Controller,
+    Kind,
+    LengthTarget,
+    SparsityControl,
+    settle_level,
+)
+from aaa.control.level import LOOKS
 from aaa.objective import sparsity_of_lengths
 
 
@@ -145,41 +154,6 @@ class TestDual:
             step(controller, 0.45)
         assert step(controller, 0.5)[1] < -0.1  # what holds the task's pull in balance
 
-    def test_an_evaluation_corrects_what_training_texts_do_not_tell(self) -> None:
-        """Development texts that end less sparse by a constant: so does the target then."""
-        controller = flat("dual", noise_end=0.4)
-        for _ in range(20):
-            step(controller, 0.48)
-        controller.correct(0.48 - 0.03, progress=0.6)
-        assert float(controller.shift) == pytest.approx(0.03, abs=1e-6)
-        assert step(controller, 0.5)[1] < 0  # sparse enough, were it for these texts
-        assert controller.gap == pytest.approx(0.03, abs=1e-6)
-        controller.correct(0.5, progress=0.8)  # by what it is off at all, not by what is left
-        assert abs(float(controller.shift)) < 0.02
-
-    @pytest.mark.parametrize(
-        ("control", "progress", "fields"),
-        [
-            ("dual", 0.3, {}),  # noise has not ended
-            ("dual", 0.5, {"ramp_start": 0.4, "ramp_end": 0.7}),
-            ("hinge", 0.9, {}),  # the paper's stays what it is
-        ],
-    )
-    def test_no_correction_before_all_is_as_it_will_be(
-        self, control: Kind, progress: float, fields: dict[str, float]
-    ) -> None:
-        settings = SparsityControl(target=0.5, control=control, **({"ramp_end": 0.0} | fields))  # type: ignore[arg-type]
-        by_length = LengthTarget.fit(0.5, Local(0), 1, [10], [10])
-        controller = Controller(settings, by_length, num_batches=100)
-        step(controller, 0.4, progress)
-        controller.correct(0.3, progress)
-        assert float(controller.shift) == 0
-
-    def test_a_correction_without_training_before_is_none(self) -> None:
-        controller = flat("dual")
-        controller.correct(0.3, progress=1.0)
-        assert float(controller.shift) == 0
-
     def test_the_level_of_all_logits_follows_the_gap(self) -> None:
         controller = flat("dual", num_batches=1000)
         step(controller, 0.47)
@@ -220,3 +194,65 @@ class TestDual:
         rho_B = torch.tensor([0.4])
         controller(rho_B, torch.tensor([10]), 0.5, average=lambda gap: gap + 0.1)
         assert controller.gap == pytest.approx(0.2)
+
+
+class TestSettleLevel:
+    """Against gates whose logits are known: rho is the share of them that is not above 0."""
+
+    @staticmethod
+    def settle(logits: Tensor, target: float, bound: float = math.inf) -> tuple[float, float, int]:
+        """By what it lowered, rho then, and how often it looked."""
+        level, looks = torch.zeros(1), []
+
+        def measure() -> float:
+            looks.append(((logits + level) <= 0).float().mean().item())
+            return looks[-1]
+
+        def lower(by: float) -> None:
+            level.sub_(by).clamp_(-bound, bound)
+
+        by, before = settle_level([level], lower, measure, target)
+        assert before == pytest.approx(looks[0])
+        assert level.item() == pytest.approx(max(-bound, min(bound, -by)))
+        return by, ((logits + level) <= 0).float().mean().item(), len(looks)
+
+    @given(
+        st.integers(0, 2**20), st.sampled_from([0.02, 0.5, 3.0]), st.floats(0.3, 0.95),
+        st.floats(-0.15, 0.15),
+    )  # fmt: skip
+    def test_ends_at_the_target_in_few_looks(
+        self, seed: int, spread: float, target: float, off: float
+    ) -> None:
+        """However many cells a logit closes, from above and from below."""
+        noise = torch.Generator().manual_seed(seed)
+        logits = spread * torch.randn(5000, generator=noise)
+        logits -= logits.quantile(min(0.99, max(0.01, target + off)))
+        _, rho, looks = self.settle(logits, target)
+        assert rho == pytest.approx(target, abs=0.005)
+        assert looks <= LOOKS
+
+    def test_stays_where_it_is_when_it_is_there(self) -> None:
+        by, _, looks = self.settle(torch.linspace(-7, 3, 1001), 0.7)
+        assert (by, looks) == (0.0, 1)
+
+    def test_takes_the_nearest_step_of_few(self) -> None:
+        """Three diagonals: rho can be 1/3 or 2/3, nothing between."""
+        by, rho, _ = self.settle(torch.tensor([-1.0, 0.2, 0.3]), 0.6)
+        assert rho == pytest.approx(2 / 3)
+        by, rho, _ = self.settle(torch.tensor([-1.0, 0.2, 0.3]), 0.4)
+        assert (by, rho) == (0.0, pytest.approx(1 / 3))
+
+    def test_what_is_nearest_within_bounds(self) -> None:
+        _, rho, _ = self.settle(torch.linspace(0.1, 10, 100), 0.9, bound=2.0)
+        assert rho == pytest.approx(0.2, abs=0.011)
+
+    def test_gates_without_a_level_stay(self) -> None:
+        weights, looks = torch.ones(3), []
+
+        def measure() -> float:
+            looks.append(0.4)
+            return 0.4
+
+        assert settle_level([weights], lambda by: None, measure, 0.7) == (0.0, 0.4)
+        assert weights.tolist() == [1, 1, 1]
+        assert len(looks) == 1

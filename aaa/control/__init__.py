@@ -2,6 +2,7 @@
 
 from aaa.control.controller import Controller
 from aaa.control.length_target import LengthTarget
+from aaa.control.level import settle_level
 from aaa.control.settings import USUAL_ALPHA, AlphaSchedule, Kind, SparsityControl
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     "Kind",
     "LengthTarget",
     "SparsityControl",
+    "settle_level",
 ]

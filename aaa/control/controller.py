@@ -5,7 +5,6 @@ Shape suffixes: B batch, N true lengths (an entry for each length from 0 on).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -16,7 +15,6 @@ from aaa.control.settings import SparsityControl
 
 INTEGRAL_TIME = 0.2  # share of training in which a small gap that stays doubles its force
 NEAR = 0.02  # a gap counts for no more in the integral: far from the target it would overshoot
-RECENT = 0.15  # share of training over which the gap of training texts is averaged
 # A gap lowers all logits so that it is gone after a share of training, where a logit less closes a
 # share of the cells; no faster than by a few times the gap, and by no more than for a large gap.
 LEVEL_TIME, CLOSED_BY_A_LOGIT = 0.01, 0.1
@@ -24,7 +22,7 @@ FASTEST_LEVEL, LARGE = 2.0, 0.3
 
 
 class Controller(nn.Module):
-    """The sparsity term of the loss, and the running state behind it (saved in checkpoints).
+    """The sparsity term of the loss, and dual's integral behind it (saved in checkpoints).
 
     Args:
         settings: see there.
@@ -36,8 +34,6 @@ class Controller(nn.Module):
     target_N: Tensor
     weight_N: Tensor
     integral: Tensor
-    recent_gap: Tensor
-    shift: Tensor
 
     def __init__(
         self,
@@ -51,8 +47,7 @@ class Controller(nn.Module):
         self.settings, self.num_batches, self.num_heads = settings, num_batches, num_heads
         self.register_buffer("target_N", by_length.target_N, persistent=False)
         self.register_buffer("weight_N", by_length.weight_N, persistent=False)
-        for state, start in (("integral", 0.0), ("recent_gap", math.nan), ("shift", 0.0)):
-            self.register_buffer(state, torch.tensor(start, dtype=torch.float64))
+        self.register_buffer("integral", torch.tensor(0.0, dtype=torch.float64))
         self.alpha = self.gap = self.target = 0.0  # of the latest step, to be shown
         self.lowering = 0.0  # of all logits, that the latest step asks for
         self.waiting = False  # for the target to begin to rise
@@ -90,34 +85,9 @@ class Controller(nn.Module):
         if self.waiting:  # or open gates would be driven further open
             self.alpha = self.lowering = 0.0
             return 0.0 * gap
-        self._remember()
-        gap = gap + float(self.shift)
-        self.gap += float(self.shift)
         near = max(-NEAR, min(NEAR, self.gap))
         self.integral += near / (INTEGRAL_TIME * self.num_batches)
         speed = min(FASTEST_LEVEL, 1 / (LEVEL_TIME * self.num_batches * CLOSED_BY_A_LOGIT))
         self.lowering = speed * max(-LARGE, min(LARGE, self.gap))
         self.alpha = settings.strength * (self.gap + float(self.integral))
         return self.alpha * gap
-
-    def _remember(self) -> None:
-        """Keeps a running mean of the gap on training texts, before it is corrected."""
-        share = min(1.0, 1 / (RECENT * self.num_batches))
-        change = self.gap - float(self.recent_gap)
-        if math.isnan(change):  # the first
-            self.recent_gap.fill_(self.gap)
-        else:
-            self.recent_gap += share * change
-
-    def correct(self, rho: float, progress: float) -> None:
-        """Learns from rho on the development set how far the training texts' gap is off.
-
-        Development sets differ from training sets in more than their lengths: on STS-B, texts of
-        the same length end 2 points less sparse. Of ``dual``, once target and noise are as they
-        will be at the end. The texts' labels are not used.
-        """
-        settings = self.settings
-        settled = progress >= settings.settles_at and bool(self.recent_gap.isfinite())
-        if settings.control == "dual" and settled:
-            assert not isinstance(settings.target, str), "match:<pattern> was not resolved"
-            self.shift.fill_(settings.target + settings.margin - rho - float(self.recent_gap))

@@ -25,8 +25,8 @@ class SparsityControl:
     multiplier follows the gap as in an augmented Lagrangian, ``alpha * (gap + its integral)``; it
     may be negative, so that gates open again above the target, and one run ends at the target.
     The multiplier acts through the optimiser and is slow; so each step also lowers the level of
-    all logits in proportion to the gap (``Pattern.lower``), and an evaluation on the way corrects
-    the gap for what training texts do not tell (``Controller.correct``).
+    all logits in proportion to the gap (``Pattern.lower``); and when training has ended, until rho
+    on the development set is the target (``aaa.training.settling``).
     ``search`` is the paper's procedure: the hinge with both schedules of alpha, alpha raised until
     the target is met, and the best of those runs (``aaa.experiments.search``).
     ``l1`` is SparseBERT's (Shi et al., 2021): ``alpha * |M|_1``, every open cell of every head's

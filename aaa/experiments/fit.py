@@ -121,6 +121,11 @@ def fit(
             "peak_memory_bytes": peak_memory_bytes(device),
             "hardware": hardware(device) | {"processes": job.settings.world_size},
         }
+        if module.settled is not None:
+            result |= {
+                "trained_sparsity": module.settled.trained,
+                "logits_lowered": module.settled.lowered,
+            }
         result |= ending.figures()
         _check_metrics(result)
         if trainer.is_global_zero:

@@ -17,6 +17,7 @@ from aaa.experiments.resume import BEST
 from aaa.training.callbacks import KeepBest, Speed
 from aaa.training.data_module import TEST, TaskData
 from aaa.training.finetune import FineTune
+from aaa.training.settling import settle
 
 MOST_TOKENS = 64  # of a text whose masks are shown
 
@@ -64,17 +65,19 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
                 | {"epochs": total_steps * settings.accumulate / per_epoch}
                 | ({} if best is None else {"kept_step": best.step})
             ),
-            before=partial(_put_back, module, data, best),
+            before=partial(_before_the_last_evaluation, module, data, best),
             texts=partial(_texts, plan, prepared),
         ),
     )
 
 
-def _put_back(module: FineTune, data: TaskData, best: KeepBest | None, trainer: Trainer) -> None:
-    """What comes between the last step and the final evaluation."""
+def _before_the_last_evaluation(
+    module: FineTune, data: TaskData, best: KeepBest | None, trainer: Trainer
+) -> None:
     if best is not None:
         trainer.validate(module, data, verbose=False)  # the last step's may be the best
         best.put_back(trainer, module)
+    settle(trainer, module, data)
     data.testing = True
 
 

@@ -17,6 +17,7 @@ from aaa.training.corpus_data import CorpusData
 from aaa.training.guard import LossGuard
 from aaa.training.pretrain import Pretrain
 from aaa.training.settings import PretrainingSettings
+from aaa.training.settling import settle
 from aaa.training.throughput import Throughput, flops_per_token
 
 
@@ -48,7 +49,10 @@ def train_on_corpus(plan: PretrainingPlan, prepared: PreparedCorpus) -> dict[str
         data,
         prepared.tokenizer,
         [LossGuard(settings.spike), speed],
-        Ending(figures=lambda: _figures(plan, prepared, module, speed) | {"epochs": epochs}),
+        Ending(
+            figures=lambda: _figures(plan, prepared, module, speed) | {"epochs": epochs},
+            before=lambda trainer: settle(trainer, module, data),
+        ),
     )
 
 

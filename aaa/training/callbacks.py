@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 import time
@@ -129,7 +130,7 @@ class KeepBest(Callback):
         from_step: evaluations before it do not count.
     """
 
-    def __init__(self, path: Path, metric: str, from_step: int) -> None:
+    def __init__(self, path: Path, metric: str, from_step: float) -> None:
         self.path, self.metric, self.from_step = path, metric, from_step
         self.score: float | None = None
         self.step: int | None = None
@@ -152,6 +153,7 @@ class KeepBest(Callback):
         weights = torch.load(self.path, map_location=pl_module.device, weights_only=True)
         assert isinstance(pl_module, FineTune)
         pl_module.model.load_state_dict(weights)
+        self.from_step = math.inf  # what is evaluated from now on is not of the last step
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint says of it; the weights stay where they are."""

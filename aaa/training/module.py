@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +28,19 @@ from aaa.training.optimiser import parameter_groups, rate_schedule
 from aaa.training.settings import TrainingSettings
 
 Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What moving the level of trained gates came to.
+
+    Args:
+        trained: rho on the development set as training left it.
+        lowered: by what the logits of all gates were lowered then.
+    """
+
+    trained: float
+    lowered: float
 
 
 class SparseTraining(LightningModule):
@@ -54,6 +68,9 @@ class SparseTraining(LightningModule):
         super().__init__()
         self.model, self.control = model, control
         self.settings, self.total_steps, self.seed = settings, total_steps, seed
+        self.rho = math.nan  # of the latest evaluation of the development set
+        self.silent = False  # evaluations log nothing
+        self.settled: Settled | None = None  # at the end, where there is something to settle
         self.learned = [
             layer.pattern.learnable
             for layer in sparse_layers(model)
@@ -107,9 +124,11 @@ class SparseTraining(LightningModule):
             self.log("train/gate_learning_rate", rates[-1]["lr"])
 
     def conclude_evaluation(self, split: str, figures: Mapping[str, Any]) -> None:
-        """Logs metrics and the masks' statistics, for all layers and each; tells the control."""
-        if self.control is not None and split == "validation":
-            self.control.correct(figures["sparsity"], self.global_step / self.total_steps)
+        """Logs metrics and the masks' statistics, for all layers and each."""
+        if split == "validation":
+            self.rho = figures["sparsity"]
+        if self.silent:
+            return
         logged = {f"{split}/{name}": value for name, value in figures["metrics"].items()}
         logged[f"{split}/rho"] = figures["sparsity"]
         layers = {"rho": figures["sparsity_per_layer"]}

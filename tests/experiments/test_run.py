@@ -101,6 +101,25 @@ class TestOneRun:
         assert result["sparsity_target"] is None
         assert "row_share" not in result
 
+    def test_dual_ends_at_its_target(self, compose: Compose) -> None:
+        """Six steps do not get there: the level of the gates is moved afterwards."""
+        outcome = run(compose("sparsity.target=0.55", "sparsity.margin=0.02"))
+        result = outcome.result
+        assert result is not None
+        assert abs(result["trained_sparsity"] - 0.57) > 0.1
+        assert result["logits_lowered"] != 0
+        assert result["sparsity"] == pytest.approx(0.57, abs=0.005)
+        rows = [row for row in metrics_csv(outcome.directory) if row[1] == "validation/rho"]
+        assert [int(row[0]) for row in rows] == [3, 6]  # what was tried is not told
+        assert float(rows[-1][2]) == pytest.approx(result["sparsity"])
+
+    @pytest.mark.parametrize("control", ["hinge", "l1"])
+    def test_other_controls_end_where_training_does(self, compose: Compose, control: str) -> None:
+        result = run(compose("sparsity.target=0.55", f"sparsity.control={control}")).result
+        assert result is not None
+        assert "trained_sparsity" not in result
+        assert result["sparsity"] < 0.3
+
     def test_same_seed_same_numbers_other_seed_others(
         self, compose: Compose, tmp_path: Path
     ) -> None:

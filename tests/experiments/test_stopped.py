@@ -63,7 +63,7 @@ class TestStopped:
     def test_by_sigkill_just_after_an_evaluation(
         self, compose: Compose, small_overrides: list[str], tmp_path: Path
     ) -> None:
-        """Its checkpoint is from before; what the evaluation told the control must not be lost."""
+        """Its checkpoint is from before: the evaluation is made again, and changes nothing."""
         torch.set_num_threads(1)
         steps = ["training.max_steps=40", "run.checkpoint_every=21"]  # evaluated after 21 steps
         undisturbed = run(compose(*steps, f"run.output_dir={tmp_path / 'undisturbed'}"))
