@@ -160,6 +160,8 @@ class TestDual:
         assert controller.lowering == pytest.approx(0.03 / (0.01 * 1000 * 0.1), rel=1e-3)
         step(controller, 0.9)
         assert controller.lowering == pytest.approx(-0.3, rel=1e-3)  # of a large gap no more
+        step(controller, 0.47, progress=0.9)  # settled at 0.6: a quarter of the way is left
+        assert controller.lowering == pytest.approx(0.25 * 0.03 / (0.01 * 1000 * 0.1), rel=1e-3)
         short = flat("dual", num_batches=10)
         step(short, 0.47)
         assert short.lowering == pytest.approx(0.06, rel=1e-3)  # no faster, however few steps

@@ -88,6 +88,6 @@ class Controller(nn.Module):
         near = max(-NEAR, min(NEAR, self.gap))
         self.integral += near / (INTEGRAL_TIME * self.num_batches)
         speed = min(FASTEST_LEVEL, 1 / (LEVEL_TIME * self.num_batches * CLOSED_BY_A_LOGIT))
-        self.lowering = speed * max(-LARGE, min(LARGE, self.gap))
+        self.lowering = speed * settings.level_at(progress) * max(-LARGE, min(LARGE, self.gap))
         self.alpha = settings.strength * (self.gap + float(self.integral))
         return self.alpha * gap

@@ -131,6 +131,14 @@ class SparsityControl:
         """The share of training from which target and noise are as they will be at the end."""
         return max(self.ramp_end, self.noise_end)
 
+    def level_at(self, progress: float) -> float:
+        """The factor of what moves the level of logits, at a share of training in [0, 1].
+
+        It falls to none while masks settle: it would open and close the same gates to the end,
+        where a few of them make much of rho (a diagonal of a short text is 7 % of its cells).
+        """
+        return 1.0 - _risen(progress, self.settles_at, 1.0)
+
     def alpha_at(self, progress: float) -> float:
         """The hinge's factor at a share of training in [0, 1]."""
         return self.strength * (min(1.0, 2 * progress) if self.alpha_schedule == "linear" else 1)
