@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aaa.masks import SparseMask
 from aaa.numbers import check_finite, check_whole
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
-from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid
+from aaa.patterns.gumbel import LARGEST_LOGIT, SINGLE_LOGIT_GAIN, gumbel_sigmoid
 from aaa.patterns.local import Local
 
 
@@ -81,6 +81,27 @@ class Degree(Pattern):
         below_HK = logits_HK.logcumsumexp(-1)[:, :-1]
         from_here_HK = logits_HK.flip(-1).logcumsumexp(-1).flip(-1)[:, 1:]
         return from_here_HK - below_HK
+
+    @torch.no_grad()
+    def lower(self, by: float) -> None:
+        """Lowers the logit of every offset alike, by what leaves one of a head within bounds.
+
+        It is the distribution with ``P(degree >= k) = sigmoid(l_k - by)``, and from
+        ``sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))`` follows that of k.
+        """
+        offset_logits_HK = self._offset_logits()
+        highest_H1, lowest_H1 = offset_logits_HK[:, :1], offset_logits_HK[:, -1:]
+        most_H1 = (LARGEST_LOGIT + highest_H1).clamp_min(0)
+        least_H1 = (lowest_H1 - LARGEST_LOGIT).clamp_max(0)
+        by_H1 = torch.full_like(most_H1, by).minimum(most_H1).maximum(least_H1)
+        shifted_HK = offset_logits_HK - by_H1
+        left_HK, right_HK = shifted_HK[:, :-1], shifted_HK[:, 1:]
+        between_HK = F.logsigmoid(left_HK) + F.logsigmoid(-right_HK)
+        between_HK += torch.log(-torch.expm1(right_HK - left_HK))
+        logits_HK = torch.cat(
+            [F.logsigmoid(-shifted_HK[:, :1]), between_HK, F.logsigmoid(shifted_HK[:, -1:])], -1
+        )
+        self.degree_weights_HK.copy_(logits_HK / SINGLE_LOGIT_GAIN)
 
     def extra_repr(self) -> str:
         return str(self.max_degree)

@@ -145,3 +145,30 @@ def test_closed_is_the_main_diagonal() -> None:
 def test_bad_options(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"Degree .*{next(iter(options))}|temperature"):
         Degree(**options)  # type: ignore[arg-type]
+
+
+@given(seed=st.integers(0, 50), by=st.floats(-1, 1), max_degree=st.integers(1, 20))
+def test_lowering_is_the_same_for_every_offset(seed: int, by: float, max_degree: int) -> None:
+    degree = randomised(max_degree, seed, spread=0.5)
+    before_HK = degree.probabilities().double().logit()
+    degree.lower(by)
+    torch.testing.assert_close(
+        degree.probabilities().double().logit(), before_HK - by, atol=1e-4, rtol=1e-4
+    )
+    degree.lower(-by)
+    torch.testing.assert_close(
+        degree.probabilities().double().logit(), before_HK, atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("by", [1e3, -1e3])
+def test_lowering_keeps_a_head_where_it_can_come_back_from(by: float) -> None:
+    degree = randomised(8)
+    degree.lower(by)
+    logits_HK = degree.probabilities().logit()
+    nearest_H = (logits_HK.amax(-1) if by > 0 else logits_HK.amin(-1)).abs()
+    torch.testing.assert_close(nearest_H, torch.full_like(nearest_H, 5.0), atol=1e-2, rtol=0)
+    degree.lower(by)  # there is no further
+    torch.testing.assert_close(degree.probabilities().logit(), logits_HK, atol=1e-2, rtol=1e-3)
+    degree.eval()
+    assert (degree.probabilities() > 0.5).all() == (by < 0)
