@@ -96,11 +96,11 @@ class TestShipped:
         assert {frozenset(o) for o in six} <= {frozenset(o) for o in four}
 
     def test_diagonals_wait_for_the_pre_training_that_they_are_copied_from(self) -> None:
-        fixed, task, both = load_table("3").cells(columns=["cola"])
+        fixed, task, layer, head = load_table("3").cells(columns=["cola"])
         run = ("scale=demo", "pattern=diagonal_task_global1")
         assert fixed.needs == (Pretraining(run, ("pattern.source=",)),)
         target = "sparsity.target=match:diagonal_fixed_global1:"
-        assert task.needs == both.needs == (Pretraining(run, (target,)),)
+        assert task.needs == layer.needs == head.needs == (Pretraining(run, (target,)),)
         assert task.needs[0].given(Path("out/my model")) == (
             "sparsity.target='match:diagonal_fixed_global1:out/my model'",
         )
