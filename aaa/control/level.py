@@ -46,7 +46,9 @@ def settle_level(
             gate.copy_(weights)
         if by:
             lower(by)
-        return not all(one.equal(other) for one, other in zip(gates, trained, strict=True))
+        # A trainer may have moved the gates to another device since.
+        pairs = zip(gates, trained, strict=True)
+        return not all(gate.equal(weights.to(gate.device)) for gate, weights in pairs)
 
     bracket = _Bracket()
     gaps: dict[float, float] = {}
