@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from aaa.names import known_name
+from aaa.names import known_names
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,10 +49,8 @@ def main() -> None:
     if command in ("-h", "--help", "help"):
         print(HELP, end="")
         sys.exit(0)
-    try:
-        known_name(command, commands, "command")
-    except ValueError as error:
-        fail(str(error))
+    if command not in commands:
+        fail(f"command {command!r} is unknown{known_names(command, commands)}")
     sys.exit(commands[command](arguments))
 
 

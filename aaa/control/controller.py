@@ -71,9 +71,8 @@ class Controller(nn.Module):
         if settings.control == "l1":
             self.alpha = settings.strength
             return self.alpha * (self.num_heads * lengths_B**2 * (1 - rho_B)).mean()
-        assert not isinstance(settings.target, str), "match:<pattern> was not resolved"
         ramp = settings.ramp_at(progress)
-        self.target = settings.target * ramp
+        self.target = settings.rho * ramp
         self.waiting = ramp == 0
         target_B = self.target_N[lengths_B] * ramp
         weight_B = self.weight_N[lengths_B]

@@ -77,8 +77,9 @@ class _Bracket:
         self.sides[gap > 0] = (by, gap)
         if len(self.sides) == 1:
             slope = CLOSED_BY_A_LOGIT
-            if before is not None and (before[1] - gap) * (by - before[0]) > 0:
-                slope = min(slope, (before[1] - gap) / (by - before[0]))
+            seen = slope if before is None else (before[1] - gap) / (by - before[0])
+            if seen > 0:
+                slope = min(slope, seen)
             return by + max(-FARTHEST, min(FARTHEST, BEYOND * gap / slope))
         (low, over), (high, under) = self.sides[True], self.sides[False]
         width, self.width = self.width, abs(high - low)

@@ -97,6 +97,17 @@ class SparsityControl:
         return self.control != "l1"
 
     @property
+    def rho(self) -> float:
+        """The target as a number: ``match:<pattern>`` has been resolved."""
+        assert not isinstance(self.target, str), "match:<pattern> was not resolved"
+        return self.target
+
+    @property
+    def aim(self) -> float:
+        """What training goes for: the target and its margin."""
+        return self.rho + self.margin
+
+    @property
     def matched_pattern(self) -> str | None:
         """The pattern whose rho is to be matched, or None where the target is a number."""
         return self._matched[0]

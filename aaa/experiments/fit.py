@@ -149,8 +149,7 @@ def reached_for(control: SparsityControl | None) -> float | None:
     """The rho that training was to reach; None where nothing was."""
     if control is None or not control.has_target:
         return None
-    assert not isinstance(control.target, str), "match:<pattern> was not resolved"
-    return control.target
+    return control.rho
 
 
 def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -72,9 +72,8 @@ def fit_target(
     plan: Job, control: SparsityControl, training: Sequence[int], evaluation: Sequence[int]
 ) -> LengthTarget:
     """The target for texts of each length, given those of training and evaluation."""
-    assert isinstance(control.target, float | int)
     return LengthTarget.fit(
-        control.target + control.margin,
+        control.aim,
         plan.pattern.closed(),
         plan.encoder.num_layers,
         training,
@@ -112,15 +111,14 @@ def reachable(plan: Job, control: SparsityControl, lengths: Sequence[int]) -> Sp
     if control.matched_pattern is not None:
         fixed = matched_pattern(control)
         control = replace(control, target=sparsity_of_lengths(fixed, lengths, num_layers, windows))
-    assert isinstance(control.target, float | int)
-    if control.target < lowest:
+    if control.rho < lowest:
         raise ValueError(
-            f"sparsity.target={control.target:.3g} is out of reach: with all gates open the "
+            f"sparsity.target={control.rho:.3g} is out of reach: with all gates open the "
             f"encoder's own windows leave rho at {lowest:.3f} on {plan.subject}. Raise the target"
         )
-    if control.target > highest:
+    if control.rho > highest:
         raise ValueError(
-            f"sparsity.target={control.target:.3g} is out of reach for {plan.pattern} on "
+            f"sparsity.target={control.rho:.3g} is out of reach for {plan.pattern} on "
             f"{plan.subject}: with all gates closed {plan.pattern.closed()} stays open, which "
             f"leaves rho at {highest:.3f} at the most. Lower the target or the local floor"
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aaa.masks import SparseMask
+from aaa.names import known_name
 from aaa.numbers import check_whole
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
 from aaa.patterns.ranked import check_size_or_density, pairs_at
@@ -58,9 +59,7 @@ class Random(Pattern):
         if size is not None and size > TILE:
             raise ValueError(f"Random size is at most {TILE} cells a row, not {size}")
         check_whole("Random", "seed", seed, least=0)
-        if reading not in get_args(Reading):
-            known = ", ".join(get_args(Reading))
-            raise ValueError(f"Random knows no reading {reading!r}; known readings: {known}")
+        known_name(reading, get_args(Reading), "Random's reading")
         self.size, self.seed, self.reading, self.density = size, seed, reading, density
         self.layer = 0
 

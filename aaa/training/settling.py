@@ -25,8 +25,6 @@ def settle(trainer: Trainer, module: SparseTraining, data: LightningDataModule) 
     control = module.control
     if control is None or control.settings.control != "dual":
         return
-    settings = control.settings
-    assert not isinstance(settings.target, str), "match:<pattern> was not resolved"
 
     def rho() -> float:
         trainer.validate(module, data, verbose=False)
@@ -37,7 +35,7 @@ def settle(trainer: Trainer, module: SparseTraining, data: LightningDataModule) 
         list(gate_parameters(module.model)),
         lambda by: lower_gates(module.model, by),
         rho,
-        settings.target + settings.margin,
+        control.settings.aim,
     )
     module.silent = False
     module.settled = Settled(trained, lowered)
