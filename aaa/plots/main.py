@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from omegaconf.errors import OmegaConfBaseException
 
 from aaa.experiments.arguments import read_options, run_directory, whole_number
-from aaa.experiments.configs import compose_config
+from aaa.experiments.configs import compose_config, explain
 from aaa.experiments.job import find_runs
 from aaa.experiments.plan import build_pattern
 from aaa.experiments.result import is_finished, read_result
@@ -110,7 +110,7 @@ def _pattern(name: str, overrides: list[str]) -> Pattern:
     try:
         config = compose_config([f"pattern={name}", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(explain(error)) from error
     find_runs(config)  # pattern.source may be a run's id
     return build_pattern(config.pattern)
 
