@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,47 @@ def explain(error: Exception) -> str:
     lines = [str(error).strip()]
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.parent_node:
         group, _, name = str(cause.full_key).rpartition(".")
-        keys = [key for key in map(str, cause.parent_node) if key not in NOT_OF_USERS]
-        if not group:
-            return f"{name} is unknown{known_names(name, [*keys, *OVER_ALL])}"
-        hint = lines[0].splitlines()[-1]  # To append to your config use +<key>=<value>
-        return f"{group}.{name} is unknown{known_names(name, keys)}\n{hint}"
+        return _unknown(group, name, cause.parent_node)
     if cause is not None and str(cause).strip() not in lines[0]:
         lines.append(str(cause).strip())
     return "\n".join(lines)
+
+
+def _unknown(group: str, name: str, known: Iterable[Any]) -> str:
+    keys = [str(key) for key in known if key not in NOT_OF_USERS]
+    if not group:
+        return f"{name} is unknown{known_names(name, [*keys, *OVER_ALL])}"
+    return f"{group}.{name} is unknown{known_names(name, keys)}"
+
+
+def check_keys(config: DictConfig, command: str) -> None:
+    """Checks the keys that no class takes as its arguments: Hydra lets ``+key=value`` add any.
+
+    Raises:
+        ValueError: for one that the command's own file does not have, with those that it has.
+    """
+    groups, own = _declared(command)
+    nodes: list[tuple[str, DictConfig, list[str]]] = [("", config, [*own, *groups])]
+    nodes += [(group, config[group], keys) for group, keys in own.items() if keys]
+    for group, node, known in nodes:
+        for name in map(str, node):
+            if name not in known and name not in NOT_OF_USERS:
+                raise ValueError(_unknown(group, name, known))
+    _check_arguments(config.logger, "logger")
+
+
+@functools.cache
+def _declared(command: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Of a command's own file: its groups, and its other keys with the keys below each."""
+    file = OmegaConf.load(config_source(command)[0] / f"{command}.yaml")
+    choices = (entry for entry in file.defaults if OmegaConf.is_dict(entry))
+    groups = [str(group) for entry in choices for group in entry if "/" not in str(group)]
+    nodes = {str(key): node for key, node in file.items() if key not in ("hydra", "defaults")}
+    return groups, {
+        key: [str(name) for name in node] if OmegaConf.is_dict(node) else []
+        for key, node in nodes.items()
+        if key not in groups
+    }
 
 
 def build(node: DictConfig, group: str, kind: type) -> Any:
@@ -81,7 +115,7 @@ def _check_arguments(node: DictConfig, group: str) -> None:
         return
     for name in map(str, node):
         if name not in parameters and name not in NOT_OF_USERS:
-            raise ValueError(f"{group}.{name} is unknown{known_names(name, parameters)}")
+            raise ValueError(_unknown(group, name, parameters))
 
 
 def compose_config(overrides: Sequence[str], name: str = "finetune") -> DictConfig:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from aaa.control import SparsityControl
 from aaa.data.parses import Parses, open_parses
 from aaa.data.task import Task
-from aaa.experiments.configs import build
+from aaa.experiments.configs import build, check_keys
 from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.models import Encoder
 from aaa.names import known_name
@@ -49,6 +49,7 @@ def make_plan(config: DictConfig) -> Plan:
     Raises:
         ValueError: naming what is wrong in the config, and what would be right.
     """
+    check_keys(config, "finetune")
     find_runs(config)
     pattern = build_pattern(config.pattern)
     settings = build(config.training, "training", TrainingSettings)

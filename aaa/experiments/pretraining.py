@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from aaa.control import SparsityControl
 from aaa.data.corpus import Corpus
 from aaa.data.wordpiece import TokenizerSource
-from aaa.experiments.configs import build
+from aaa.experiments.configs import build, check_keys
 from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.experiments.plan import build_pattern, method, without_places
 from aaa.experiments.resume import KIN
@@ -62,6 +62,7 @@ def make_pretraining_plan(config: DictConfig) -> PretrainingPlan:
     Raises:
         ValueError: naming what is wrong in the config, and what would be right.
     """
+    check_keys(config, "pretrain")
     find_runs(config)
     pattern = build_pattern(config.pattern)
     if pattern.wants & {"heads"}:

@@ -12,7 +12,7 @@ INFINITE = [
     ("training.clip=inf", "training.clip must be a finite number, not inf"),
     ("training.learning_rate=inf", "training.learning_rate must be a finite number, not inf"),
     ("sparsity.alpha=inf", "sparsity.alpha must be a finite number, not inf"),
-    ("+run.further=[1,-inf]", r"run.further\[1\] must be a finite number, not -inf"),
+    ("run.log_every=[1,-inf]", r"run.log_every\[1\] must be a finite number, not -inf"),
 ]
 COUNT = "must be a whole number of 1 or more, not"
 SEED = "seed must be a whole number from 0 to 4294967295, not"
@@ -41,6 +41,15 @@ WRONG = [
 ]
 
 
+UNKNOWN = [
+    ("+sede=1", "sede is unknown, did you mean seed?"),
+    ("+data.maxlength=1", "data.maxlength is unknown, did you mean max_length?"),
+    ("+run.output=here", "run.output is unknown, did you mean output_dir?"),
+    ("+names.rwo=ours", "names.rwo is unknown, did you mean row?"),
+    ("+logger.project=ours", "logger.project is unknown; known: run_id"),
+]
+
+
 def refuse(override: str, message: str) -> None:
     """In fine-tuning and in pre-training alike."""
     with pytest.raises(ValueError, match=f"^{message}"):
@@ -49,7 +58,7 @@ def refuse(override: str, message: str) -> None:
         make_pretraining_plan(compose_config([override], "pretrain"))
 
 
-@pytest.mark.parametrize(("override", "message"), [*INFINITE, *WRONG])
+@pytest.mark.parametrize(("override", "message"), [*INFINITE, *WRONG, *UNKNOWN])
 def test_values_are_refused_by_their_key(override: str, message: str) -> None:
     refuse(override, message)
 
