@@ -61,6 +61,10 @@ reproduce-breaking-bert: $(STUDIES:%=reproduce-breaking-bert-%) ## Breaking BERT
 $(STUDIES:%=reproduce-breaking-bert-%): reproduce-breaking-bert-%: setup
 	$(call reproduce,breaking_bert_$*)
 
+.PHONY: compare-learned
+compare-learned: setup ## A table of ours: every learned pattern at one sparsity
+	$(call reproduce,learned)
+
 .PHONY: reproduce-all
 reproduce-all: ## Every table, both figures and Breaking BERT, one after the other
 	@trap 'exit 130' INT TERM; \
@@ -70,7 +74,7 @@ reproduce-all: ## Every table, both figures and Breaking BERT, one after the oth
 
 .PHONY: tables
 tables: setup ## Show every table as it stands, running nothing
-	@$(READ_PLACE); for table in $(PAPER_TABLES) figure_2 $(STUDIES:%=breaking_bert_%); do \
+	@$(READ_PLACE); for table in $(PAPER_TABLES) figure_2 $(STUDIES:%=breaking_bert_%) learned; do \
 		$(BIN)/aaa table $$table --scale $(SCALE) $${place:+--output-dir "$$place"} || exit 1; \
 	done
 
