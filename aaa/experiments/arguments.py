@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from aaa.experiments.result import MODEL
+from aaa.names import known_name
 
 
 def read_options(command: str, arguments: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
@@ -19,11 +20,8 @@ def read_options(command: str, arguments: Sequence[str], keys: Sequence[str]) ->
     options: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if not equals or key not in keys:
-            raise ValueError(
-                f"aaa {command} does not know {argument!r}; known: "
-                f"{', '.join(f'{known}=' for known in keys)}; see aaa {command} --help"
-            )
+        known = [f"{known}=" for known in keys]
+        known_name(f"{key}{equals}", known, f"aaa {command} (see --help): option")
         if not value:
             raise ValueError(f"{key}= is empty")
         options[key] = value

@@ -15,6 +15,7 @@ from aaa.control import SparsityControl
 from aaa.experiments.resume import OWNER
 from aaa.fingerprint import hash_json
 from aaa.models import Start
+from aaa.names import known_name
 from aaa.numbers import is_number
 from aaa.patterns import Pattern
 from aaa.sparse import check_executor
@@ -79,9 +80,7 @@ def check_surroundings(config: DictConfig, settings: TrainingSettings, pattern: 
     """Raises a ValueError for values, a logger, devices or an executor that no run can have."""
     _check_finite(OmegaConf.to_container(config, resolve=True))
     _check_values(config)
-    mode = config.logger.get("mode", WANDB_MODES[0])
-    if mode not in WANDB_MODES:
-        raise ValueError(f"logger.mode must be one of {', '.join(WANDB_MODES)}, not {mode!r}")
+    known_name(config.logger.get("mode", WANDB_MODES[0]), WANDB_MODES, "logger.mode")
     _check_devices(config, settings)
     _check_executor(config, pattern)
 
@@ -113,10 +112,7 @@ def _check_finite(node: Any, key: str = "") -> None:
 
 def _check_devices(config: DictConfig, settings: TrainingSettings) -> None:
     """Raises a ValueError if what is to compute is not there."""
-    known = ("auto", "cpu", "gpu")
-    accelerator = config.run.accelerator
-    if accelerator not in known:
-        raise ValueError(f"run.accelerator must be one of {', '.join(known)}, not {accelerator!r}")
+    accelerator = known_name(config.run.accelerator, ("auto", "cpu", "gpu"), "run.accelerator")
     gpus = torch.cuda.device_count()
     if accelerator == "gpu" and not gpus:
         raise ValueError("run.accelerator=gpu, but this machine has no GPU that torch can use")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aaa.masks import SparseMask
+from aaa.names import known_name
 from aaa.numbers import check_finite, check_whole
 from aaa.patterns.base import LayerInput, LayerSite, Pattern, TextInput
 from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid, lower_level
@@ -62,9 +63,7 @@ class Diagonal(Pattern):
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        if scope not in get_args(Scope):
-            known = ", ".join(get_args(Scope))
-            raise ValueError(f"Diagonal knows no scope {scope!r}; known scopes: {known}")
+        known_name(scope, get_args(Scope), "Diagonal scope")
         check_whole("Diagonal", "num_distances", num_distances, least=1)
         check_finite("Diagonal", "initial_logit", initial_logit)
         check_finite("Diagonal", "temperature", temperature, above=0)

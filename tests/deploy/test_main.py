@@ -84,4 +84,4 @@ def test_help_and_exit_code(command: str, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as stop:
         run(["ran=1"])
     assert stop.value.code == cli.USER_ERROR
-    assert f"see aaa {command} --help" in capsys.readouterr().err
+    assert f"aaa {command} (see --help): option 'ran=' is unknown" in capsys.readouterr().err

@@ -325,7 +325,7 @@ def test_distances_without_a_gate_stay_closed(
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"scope": "batch"}, "'batch'; known scopes: task, layer, head"),
+        ({"scope": "batch"}, "Diagonal scope 'batch' is unknown; known: task, layer, head"),
         ({"num_distances": 0}, "num_distances is a whole number from 1 on, not 0"),
         ({"temperature": 0.0}, "temperature"),
     ],

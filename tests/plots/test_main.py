@@ -86,8 +86,8 @@ def test_a_source_by_its_id(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "takes one of pattern= and run="),
         (["pattern=aaa", "run=x"], "takes one of pattern= and run="),
-        (["patern=aaa"], "does not know 'patern=aaa'; known: pattern=, run=, text="),
-        (["aaa"], "does not know 'aaa'"),
+        (["patern=aaa"], "option 'patern=' is unknown, did you mean pattern="),
+        (["aaa"], "option 'aaa' is unknown"),
         (["pattern="], "pattern= is empty"),
         (["pattern=aaaa"], "aaaa"),
         (["pattern=local2", "pattern.radius=1"], "radius"),
