@@ -17,11 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FEATURES = 64  # of a head, as far as chunks are sized by them
+
 
 class Part(Protocol):
-    """``width`` cells a query; a chunk holds a multiple of ``block`` queries, ``first`` on."""
+    """``width`` cells a query; a chunk holds a multiple of ``block`` queries, ``first`` on.
+
+    ``held`` says how many numbers a query takes while it is at work.
+    """
 
     width: int
+    held: int
     block: int
 
     def take(self, tokens_HND: Tensor) -> Tensor:
@@ -55,6 +61,7 @@ class Columns:
         self.positions_K = positions_K
         self.all_K = torch.arange(num_tokens, device=device) if positions_K is None else None
         self.width = num_tokens if positions_K is None else len(positions_K)
+        self.held = self.width
 
     def take(self, tokens_HND: Tensor) -> Tensor:
         if self.positions_K is None:
@@ -102,6 +109,7 @@ class Band:
         self.span = block + self.num_diagonals - 1
         self.compact = self.num_diagonals < block
         self.width = self.num_diagonals if self.compact else self.span
+        self.held = self.width
         self.offsets_W = lowest + torch.arange(self.num_diagonals, device=open_W.device)
         # Key (column) less query (row) within a block, counted from the lowest diagonal.
         inside_CX = torch.arange(self.span, device=open_W.device) - torch.arange(
@@ -221,9 +229,10 @@ class Slots:
     def __init__(self, keys_ME: Tensor) -> None:
         self.keys_ME = keys_ME
         self.width = keys_ME.shape[1]
+        self.held = self.width * FEATURES
 
     def take(self, tokens_HND: Tensor) -> Tensor:
-        return tokens_HND
+        return tokens_HND.contiguous()  # once, for index_select
 
     def give(self, taken: Tensor, tokens_HND: Tensor) -> None:
         tokens_HND += taken
@@ -251,4 +260,4 @@ class Slots:
 
     def _gathered(self, taken: Tensor, first: int, num_queries: int) -> Tensor:
         keys_ME = self._chunk(first, num_queries).clamp_min(0)
-        return taken[:, keys_ME]
+        return taken.index_select(1, keys_ME.flatten()).unflatten(1, keys_ME.shape)

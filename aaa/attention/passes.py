@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aaa.attention.bands import bands, block_for, open_offsets
 from aaa.attention.parts import Band, Columns, Part, Slots
 from aaa.attention.selection import Selection
 
-# Cells of all heads at work at a time: few enough for the caches, enough to keep two cores busy.
-CELLS_AT_ONCE = 2**20
+# Cells of all heads at work at a time, and features of keys that are fetched for single ones: few
+# enough for the caches, enough to keep two cores busy.
+NUMBERS_AT_ONCE = 2**20
 QUERIES_AT_ONCE = 2**12
 TOKENS_AT_ONCE = 2**14  # of all heads at work: their keys and values are laid out anew
 CELLS_KEPT = 2**24  # of a pass, for which something is kept, a byte each
@@ -50,6 +52,10 @@ class Pass:
         return sum(part.width for part in self.parts)
 
     @property
+    def held(self) -> int:
+        return sum(part.held for part in self.parts)
+
+    @property
     def block(self) -> int:
         return max(part.block for part in self.parts)
 
@@ -64,9 +70,9 @@ class Pass:
 
     def head_groups(self, num_heads: int) -> Iterator[slice]:
         """The heads in groups, so that a chunk of all of a group stays within a cache."""
-        cells = min(self._queries_at_once, self.num_queries) * self.width
+        numbers = min(self._queries_at_once, self.num_queries) * self.held
         tokens = self.selection.num_tokens
-        size = max(1, min(CELLS_AT_ONCE // cells, TOKENS_AT_ONCE // tokens))
+        size = max(1, min(NUMBERS_AT_ONCE // numbers, TOKENS_AT_ONCE // tokens))
         for start in range(0, num_heads, size):
             yield slice(start, min(start + size, num_heads))
 
@@ -78,7 +84,7 @@ class Pass:
 
     @property
     def _queries_at_once(self) -> int:
-        queries = min(CELLS_AT_ONCE // self.width, QUERIES_AT_ONCE)
+        queries = min(NUMBERS_AT_ONCE // self.held, QUERIES_AT_ONCE)
         return max(1, queries // self.block) * self.block
 
     def split(self, cells_HMX: Tensor) -> list[Tensor]:
@@ -214,13 +220,13 @@ def _columns_band_and_slots(selection: Selection) -> tuple[Pass, Tensor]:
     """The pass of all queries that are no whole rows, and those with too many single cells."""
     num_tokens = selection.num_tokens
     columns_K = selection.columns_N.nonzero().squeeze(-1)
-    offsets = _open_offsets(selection)
+    offsets = open_offsets(selection.diagonals_K)
     parts: list[Part] = []
     doubled = None
     if len(columns_K):
         parts.append(Columns(columns_K, num_tokens, selection.device))
         doubled = _doubled(columns_K, offsets, num_tokens)
-    parts += _bands(offsets, num_tokens)
+    parts += bands(offsets, num_tokens)
     block = max((part.block for part in parts), default=1)
     slots, crowded_N = _slots(selection, block)
     parts += slots
@@ -235,39 +241,10 @@ def _columns_band_and_slots(selection: Selection) -> tuple[Pass, Tensor]:
     return main, crowded_N.nonzero().squeeze(-1)
 
 
-def _open_offsets(selection: Selection) -> Tensor:
-    """The open diagonals as key less query, ascending."""
-    distances = selection.diagonals_K.nonzero().squeeze(-1)
-    return torch.cat([-distances.flip(0), distances[distances > 0]])
-
-
 def _doubled(columns_K: Tensor, offsets: Tensor, num_tokens: int) -> tuple[Tensor, Tensor] | None:
     rows = columns_K.unsqueeze(-1) - offsets
     places, which = ((rows >= 0) & (rows < num_tokens)).nonzero(as_tuple=True)
     return (rows[places, which], places) if len(places) else None
-
-
-def block_for(num_diagonals: int) -> int:
-    """How many queries in a row share the keys around them (measured on CPUs)."""
-    if num_diagonals < 64:
-        return 32
-    return 64 if num_diagonals < 512 else 128
-
-
-def _bands(offsets: Tensor, num_tokens: int) -> list[Part]:
-    """Runs of diagonals; a gap that costs less than another band would is part of one."""
-    if not len(offsets):
-        return []
-    longest = block_for(len(offsets))
-    cuts = ((offsets[1:] - offsets[:-1]) > longest).nonzero().squeeze(-1) + 1
-    runs = offsets.tensor_split(cuts.tolist())
-    block = max(block_for(int(run[-1] - run[0]) + 1) for run in runs)
-    bands: list[Part] = []
-    for run in runs:
-        open_W = torch.zeros(int(run[-1] - run[0]) + 1, dtype=torch.bool, device=run.device)
-        open_W[run - run[0]] = True
-        bands.append(Band(int(run[0]), open_W, num_tokens, block))
-    return bands
 
 
 def _slots(selection: Selection, block: int) -> tuple[list[Part], Tensor]:

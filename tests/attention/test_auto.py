@@ -14,15 +14,23 @@ from aaa.masks import SparseMask
 from aaa.patterns import Full, Global, LayerInput, Local, Random
 
 HERE = LayerInput(torch.ones(1, 4096, dtype=torch.bool))
+MIDDLE = LayerInput(torch.ones(1, 512, dtype=torch.bool))
 SHORT = LayerInput(torch.ones(8, 64, dtype=torch.bool))
 WITH_A_HOLE = LayerInput(torch.arange(4096).unsqueeze(0) != 100)
 SPARSE = Local(2) | Global(2)
 
 
 def learning(mask: SparseMask) -> SparseMask:
-    assert mask.rows_BHN is not None
-    rows_BHN = mask.rows_BHN.clone().requires_grad_()
-    return SparseMask(mask.keep_BN, rows_BHN, mask.columns_BHN, mask.diagonals_BHK)
+    gates = (mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK)
+    return SparseMask(
+        mask.keep_BN, *(None if gate is None else gate.clone().requires_grad_() for gate in gates)
+    )
+
+
+def diagonals(inputs: LayerInput, distances: range, heads: int = 1) -> SparseMask:
+    gates_BHK = torch.zeros(1, heads, inputs.keep_BN.shape[1])
+    gates_BHK[..., distances] = 1
+    return SparseMask(inputs.keep_BN, diagonals_BHK=gates_BHK)
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -34,7 +42,14 @@ def learning(mask: SparseMask) -> SparseMask:
         (SPARSE(HERE), "gathered"),
         ((Local(128) | Global(1))(HERE), "gathered"),
         (Full()(HERE), "sdpa"),
-        ((Local(2) | Random(8))(HERE), "gathered"),
+        ((Local(2) | Random(1))(HERE), "gathered"),
+        ((Local(2) | Random(8))(HERE), "sdpa"),  # 256 keys a query, each fetched for it alone
+        (diagonals(HERE, range(128)), "gathered"),
+        (diagonals(HERE, range(0, 4096, 50)), "sdpa"),  # as many, but a band for each
+        (learning(diagonals(MIDDLE, range(16))), "gathered"),
+        (learning(diagonals(MIDDLE, range(0, 512, 50))), "dense"),
+        (learning(diagonals(MIDDLE, range(16), heads=12)), "dense"),  # twelve times the calls
+        (learning(diagonals(HERE, range(0, 4096, 50))), "gathered"),  # see LONGEST_DENSE
         (learning(SPARSE(SHORT)), "dense"),
         (learning(SPARSE(HERE)), "gathered"),
         (learning(Full()(HERE)), "gathered"),  # N x N cells would be 64 MB a head, many times
@@ -57,7 +72,7 @@ def test_the_choice_is_said_once(
         choose(learning(SPARSE(HERE)), grad=True)
     sparse, full, learned = (record.getMessage() for record in caplog.records)
     assert sparse.startswith(
-        "attention by gathered (inference): 4096 tokens on cpu, it computes 0"
+        "attention by gathered (inference): 4096 tokens on cpu, it computes 1"
     )
     assert full == (
         "attention by sdpa (inference): 4096 tokens on cpu, gathered would compute 100.0% of the "

@@ -121,7 +121,7 @@ def test_longer_texts(
     share: float, distances: Any, edges: int, window: int | None, per_head: bool,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(gates, "SAMPLED_TOKENS", 10_000)  # then closed gates are exact as well
-    monkeypatch.setattr(passes, "CELLS_AT_ONCE", 2**13)  # several chunks and groups of heads
+    monkeypatch.setattr(passes, "NUMBERS_AT_ONCE", 2**13)  # several chunks and groups of heads
     mask = random_mask([300, 171], 1, share, distances, edges, per_head)
     mask = replace(mask, window=window)
     if 0 in distances:
