@@ -47,7 +47,7 @@ def block_for(num_diagonals: int) -> int:
 
 
 def _runs(offsets: Tensor) -> tuple[tuple[Tensor, ...], int]:
-    """Runs of diagonals, and their block; gaps that cost less than another band are part of one."""
+    """Runs of diagonals, with gaps that cost less than another band, and their block."""
     if not len(offsets):
         return (), 1
     longest = block_for(len(offsets))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -13,10 +12,10 @@ from aaa.masks import SparseMask
 from aaa.names import known_name
 from aaa.numbers import check_whole
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
+from aaa.patterns.drawn import TILE, tiled_edges, uniform_edges, uniform_pairs
 from aaa.patterns.ranked import check_size_or_density, pairs_at
 
 Reading = Literal["measured", "text"]
-TILE = 128  # Hugging Face's default max_seq_length, and SparseBERT's map
 
 
 class Random(Pattern):
@@ -79,7 +78,7 @@ class Random(Pattern):
 
     def _cropped(self, keep_BN: Tensor, size: int) -> Tensor:
         batch, num_tokens = keep_BN.shape
-        edges_E2 = _tiled_edges(num_tokens, size, self.seed, self.layer).to(keep_BN.device)
+        edges_E2 = tiled_edges(num_tokens, size, self.seed, self.layer).to(keep_BN.device)
         return _place(edges_E2.expand(batch, -1, -1), keep_BN)
 
     def _sample_by_sample(self, keep_BN: Tensor) -> Tensor:
@@ -90,9 +89,9 @@ class Random(Pattern):
     def _drawn(self, length: int) -> Tensor:
         if self.density is not None:
             pairs = int(pairs_at(self.density, torch.tensor(length)))
-            return _uniform_pairs(length, pairs, self.seed, self.layer)
+            return uniform_pairs(length, pairs, self.seed, self.layer)
         assert self.size is not None
-        return _uniform_edges(length, 2 * length * self.size, self.seed, self.layer)
+        return uniform_edges(length, 2 * length * self.size, self.seed, self.layer)
 
     def extra_repr(self) -> str:
         if self.density is not None:
@@ -107,44 +106,3 @@ def _place(edges_BE2: Tensor, keep_BN: Tensor) -> Tensor:
     length_B11 = keep_BN.sum(-1)[:, None, None]
     inside_BE1 = ((edges_BE2 >= 0) & (edges_BE2 < length_B11)).all(-1, keepdim=True)
     return torch.where(inside_BE1, edges_BE2 + start_B11, -1)
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    """A generator whose stream depends on every one of the numbers."""
-    mixed = 0
-    for number in numbers:
-        mixed = (mixed * 1_000_003 + number + 1) % (2**63 - 1)
-    return torch.Generator().manual_seed(mixed)
-
-
-@lru_cache(maxsize=512)
-def _tiled_edges(num_tokens: int, per_row: int, seed: int, layer: int) -> Tensor:
-    """``per_row`` cells in each row of each 128 x 128 tile, cropped to num_tokens; (E, 2)."""
-    tiles = range(-(-num_tokens // TILE))
-    edges = []
-    for tile_row in tiles:
-        for tile_column in tiles:
-            scores = torch.rand(
-                TILE, TILE, generator=_generator(seed, layer, tile_row, tile_column)
-            )
-            columns = scores.topk(per_row, dim=-1).indices + tile_column * TILE
-            rows = torch.arange(TILE).unsqueeze(-1).expand_as(columns) + tile_row * TILE
-            edges.append(torch.stack([rows, columns], dim=-1).view(-1, 2))
-    edges_E2 = torch.cat(edges)
-    return edges_E2[(edges_E2 < num_tokens).all(-1)]
-
-
-@lru_cache(maxsize=4096)
-def _uniform_edges(length: int, count: int, seed: int, layer: int) -> Tensor:
-    """``count`` different cells (at most all) of a length x length map; (E, 2)."""
-    cells = torch.randperm(length**2, generator=_generator(seed, layer, length))[:count]
-    return torch.stack([cells // max(length, 1), cells % max(length, 1)], dim=-1)
-
-
-@lru_cache(maxsize=4096)
-def _uniform_pairs(length: int, count: int, seed: int, layer: int) -> Tensor:
-    """``count`` different pairs of a length x length map, each both ways round; (E, 2)."""
-    pairs_2P = torch.triu_indices(length, length, 1)
-    drawn = torch.randperm(pairs_2P.shape[-1], generator=_generator(seed, layer, length))[:count]
-    pairs_P2 = pairs_2P[:, drawn].T
-    return torch.cat([pairs_P2, pairs_P2.flip(-1)])

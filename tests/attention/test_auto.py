@@ -22,9 +22,8 @@ SPARSE = Local(2) | Global(2)
 
 def learning(mask: SparseMask) -> SparseMask:
     gates = (mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK)
-    return SparseMask(
-        mask.keep_BN, *(None if gate is None else gate.clone().requires_grad_() for gate in gates)
-    )
+    rows, columns, diagonals = (g if g is None else g.clone().requires_grad_() for g in gates)
+    return SparseMask(mask.keep_BN, rows, columns, diagonals)
 
 
 def diagonals(inputs: LayerInput, distances: range, heads: int = 1) -> SparseMask:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aaa.patterns import Global, LayerInput, Local, Random
+from aaa.patterns import drawn as drawings
 from aaa.patterns.random import Reading
 from tests.reference import keep_of, lengths_strategy, mask_cells, padded, site
 
@@ -133,3 +134,14 @@ def test_unknown_reading_is_refused() -> None:
 def test_str() -> None:
     assert str(Random(2)) == "Random(2)"
     assert str(Random(2, reading="text")) == "Random(2, reading='text')"
+
+
+def test_drawings_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each length and layer has its own; what makes way is drawn again, the same."""
+    monkeypatch.setattr(drawings, "KEPT_BYTES", 2**20)
+    first = edges(Random(density=0.2), 200)
+    for length in range(200, 300):
+        edges(Random(density=0.2), length)
+        assert sum(kept.nbytes for kept in drawings._drawings.values()) <= 2**20
+    assert torch.equal(edges(Random(density=0.2), 200), first)
+    assert len(edges(Random(density=0.5), 600)) == 600 * 299  # larger than the bound
