@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from aaa.fingerprint import hash_json
+from aaa.numbers import is_number
 from aaa.patterns import Pattern, pattern_from_spec
 
 KEY = "adaptive_axis_attention"  # of the record in config.json
@@ -47,11 +48,11 @@ def read_record(config: PreTrainedConfig, pattern: Pattern | None) -> tuple[Patt
     record = getattr(config, KEY, None)
     if record is None:
         raise ValueError(f"it is not a sparse model's: its config.json has no {KEY!r}")
-    if _field(record, "format") != FORMAT:
+    found = _field(record, "format")
+    if not is_number(found, int) or found != FORMAT:
         raise ValueError(
-            f"it was saved by aaa {_field(record, 'version')} in format "
-            f"{_field(record, 'format')}, but this aaa reads format {FORMAT}: load it with that "
-            "version, or save it anew with this one"
+            f"it was saved by aaa {_field(record, 'version')} in format {found!r}, but this aaa "
+            f"reads format {FORMAT}: load it with that version, or save it anew with this one"
         )
     spec = _field(record, "pattern")
     if pattern is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 
 from aaa import lra_model
@@ -46,7 +48,7 @@ def load_sparse(
     Raises:
         ValueError: if the folder is missing, holds no sparse model, was made by a version with
             another format, was tampered with (the pattern was changed, weights are missing, of
-            another shape, too many, or NaN among the gates), is not of ``model_class``, or has a
+            another shape or kind, too many, or not finite), is not of ``model_class``, or has a
             pattern that cannot be built by name.
     """
     folder = Path(folder).expanduser()
@@ -120,11 +122,15 @@ def _dense_model(
     unknown = [name for name in report["unexpected_keys"] if GATES not in name]
     if unknown and model_class is None:  # a class of the user's choice may leave out the head
         raise ValueError(f"it has weights that {type(model).__name__} has not: {_some(unknown)}")
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise ValueError(f"weights are not finite: {_some(broken)}: its training came apart")
     return model
 
 
 def _saved_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    name = (config.architectures or ["none"])[0]
+    names: Any = config.architectures  # as a hand may have left them
+    name = str(names[0]) if isinstance(names, list) and names else "none"
     kind = getattr(transformers, name, None) or getattr(lra_model, name, None)
     if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel):
         raise ValueError(f"its class {name!r} is not one of transformers: pass model_class=")
@@ -152,17 +158,29 @@ def _load_gates(model: PreTrainedModel, folder: Path) -> None:
                 f"the gates {name} are of shape {tuple(tensor.shape)}, but its pattern has "
                 f"{tuple(wanted[name].shape)}"
             )
-        if tensor.isnan().any():
-            raise ValueError(f"the gates {name} hold NaN: its training came apart")
+        if tensor.is_floating_point() != wanted[name].is_floating_point():
+            raise ValueError(
+                f"the gates {name} are {tensor.dtype}, but its pattern has {wanted[name].dtype}"
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(f"the gates {name} are not finite: its training came apart")
         wanted[name].copy_(tensor)
 
 
 def _saved_gates(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _weight_files(folder):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - it is no mapping
                 if GATES in name:
                     yield name, file.get_tensor(name)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Where transformers took the other weights from; a copy that lies beside them is none."""
+    if (folder / SAFE_WEIGHTS_NAME).is_file():
+        return [folder / SAFE_WEIGHTS_NAME]
+    index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text())
+    return [folder / name for name in sorted(set(index["weight_map"].values()))]
 
 
 def _gates(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

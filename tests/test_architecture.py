@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "interface": set(),
     "probe": {"interface"},
     "text_input": {"patterns"},
-    "record": {"fingerprint", "patterns"},
+    "record": {"fingerprint", "numbers", "patterns"},
     "sparse": {
         "masks", "patterns", "attention", "probe", "interface", "names", "text_input", "record",
     },

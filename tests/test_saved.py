@@ -123,6 +123,14 @@ def test_shards_and_sixteen_bits(
     assert torch.equal(logits(twin, batch), logits(model, batch))
 
 
+def test_a_copy_beside_the_weights_is_not_read(saved: Path) -> None:
+    stray = {name: weight + 1 for name, weight in load_file(saved / "model.safetensors").items()}
+    before = load_sparse(saved).state_dict()
+    save_file(stray, saved / "model_backup.safetensors", metadata={"format": "pt"})
+    after = load_sparse(saved).state_dict()
+    assert all(map(torch.equal, after.values(), before.values()))
+
+
 def test_saved_twice(saved: Path, batch: Batch, tmp_path: Path) -> None:
     model = load_sparse(saved)
     model.save_pretrained(tmp_path / "again")
@@ -193,8 +201,11 @@ def test_another_version(saved: Path) -> None:
         (lambda c: c[KEY].pop("digest"), "changed after it was saved"),
         (lambda c: c[KEY].pop("format"), "format None"),
         (lambda c: c.update({KEY: "Local(2)"}), "format None"),
+        (lambda c: c[KEY].update(format=True), "format True, but this aaa reads format 1"),
+        (lambda c: c[KEY].update(format="1"), "format '1', but this aaa reads format 1"),
         (lambda c: c[KEY].update(executor="fast"), "executor 'fast' is unknown"),
         (lambda c: c.update(architectures=["os"]), "class 'os' is not one of transformers"),
+        (lambda c: c.update(architectures=[3]), "class '3' is not one of transformers"),
         (lambda c: c.update(architectures=None), "class 'none' is not one of transformers"),
         (lambda c: c.update(num_hidden_layers=3), "weights are missing: .*layer.2"),
         (lambda c: c.update(num_hidden_layers=1), "has weights that BertForSeq.* has not"),
@@ -227,7 +238,19 @@ def test_a_changed_config(saved: Path, change: Callable[[dict[str, Any]], Any], 
         ),
         (
             lambda w: w.update({n: w[n] * torch.nan for n in w if ".column.bias" in n}),
-            "gates .*column.bias hold NaN",
+            "gates .*column.bias are not finite",
+        ),
+        (
+            lambda w: w.update({n: w[n] / 0 for n in w if ".column.bias" in n}),
+            "gates .*column.bias are not finite",
+        ),
+        (
+            lambda w: w.update({n: w[n].int() for n in w if ".column.bias" in n}),
+            r"gates .*column.bias are torch\.int32, but its pattern has torch\.float32",
+        ),
+        (
+            lambda w: w.update({"classifier.bias": w["classifier.bias"] * torch.nan}),
+            "weights are not finite: classifier.bias",
         ),
         (lambda w: w.update({"classifier.bias": torch.ones(9)}), "cannot be loaded"),
     ],
