@@ -1,4 +1,4 @@
-"""What is taken as a number, where anything may be given."""
+"""What is taken as a number, or as true or false, where anything may be given."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def check_finite(owner: str, argument: str, value: Any, above: float | None = No
         raise ValueError(f"{owner} {argument} is a finite number, not {value!r}")
     if above is not None and value <= above:
         raise ValueError(f"{owner} {argument} is above {above}, not {value!r}")
+
+
+def check_bool(what: str, value: Any) -> None:
+    """Raises a ValueError for what is neither true nor false: ``"no"`` would count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{what} must be true or false, not {value!r}")
 
 
 def is_number(value: object, *kinds: type) -> bool:

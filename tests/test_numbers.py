@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aaa.patterns import FixedDiagonal, Pattern
+from aaa.patterns import Axis, FixedDiagonal, Pattern
 from aaa.patterns.spec import known_patterns
 
 WHOLE = {
@@ -51,6 +51,14 @@ def test_finite_numbers(argument: str, value: Any) -> None:
         made(argument, value)
     made(argument, 1)
     made(argument, 0.5)
+
+
+@pytest.mark.parametrize("value", ["no", "task", 0, 1, None], ids=repr)
+@pytest.mark.parametrize("argument", ["rows", "columns", "per_head"])
+def test_true_and_false(argument: str, value: Any) -> None:
+    said = f"Axis {argument} must be true or false, not {value!r}"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Axis(**{argument: value})
 
 
 @pytest.mark.parametrize("distance", [1.5, True, "a"], ids=repr)

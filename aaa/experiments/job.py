@@ -16,7 +16,7 @@ from aaa.experiments.resume import OWNER
 from aaa.fingerprint import hash_json
 from aaa.models import Start
 from aaa.names import known_name
-from aaa.numbers import is_number
+from aaa.numbers import check_bool, is_number
 from aaa.patterns import Pattern
 from aaa.sparse import check_executor
 from aaa.training.settings import TrainingSettings
@@ -93,9 +93,7 @@ def _check_values(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if not is_number(value, int) or value < 1:
             raise ValueError(f"{key} must be a whole number of 1 or more, not {value!r}")
-    progress = config.run.progress
-    if not isinstance(progress, bool):
-        raise ValueError(f"run.progress must be true or false, not {progress!r}")
+    check_bool("run.progress", config.run.progress)
 
 
 def _check_finite(node: Any, key: str = "") -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aaa.masks import SparseMask
-from aaa.numbers import check_finite
+from aaa.numbers import check_bool, check_finite
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
 from aaa.patterns.gumbel import gumbel_sigmoid, lower_level
 from aaa.patterns.local import Local
@@ -35,8 +35,8 @@ class Axis(Pattern):
         per_head: whether each head chooses its own tokens.
 
     Raises:
-        ValueError: if a number is none or the temperature is not positive, or neither rows nor
-            columns are wanted.
+        ValueError: if an argument is of another kind, the temperature is not positive, or neither
+            rows nor columns are wanted.
     """
 
     row: nn.Linear  # the importance layers are there once the pattern is bound to a layer
@@ -53,6 +53,8 @@ class Axis(Pattern):
         super().__init__()
         check_finite("Axis", "initial_logit", initial_logit)
         check_finite("Axis", "temperature", temperature, above=0)
+        for option, value in {"rows": rows, "columns": columns, "per_head": per_head}.items():
+            check_bool(f"Axis {option}", value)
         if not (rows or columns):
             raise ValueError("Axis opens rows, columns or both; without either use Local(0)")
         self.initial_logit, self.temperature = initial_logit, temperature

@@ -156,6 +156,13 @@ class Pattern(nn.Module):
         return f"{type(self).__name__}({self.extra_repr()})"
 
 
+def check_patterns(owner: str, *parts: object) -> None:
+    """Raises a ValueError for a part of a pattern that is none."""
+    for part in parts:
+        if not isinstance(part, Pattern):
+            raise ValueError(f"{owner} takes patterns, not {part!r}")
+
+
 class Union(Pattern):
     """All cells that at least one of the given patterns opens (the OR of Eq. 8)."""
 
@@ -165,9 +172,7 @@ class Union(Pattern):
             raise ValueError(
                 "Union needs at least one pattern, for example Union(Local(2), Global(1))"
             )
-        for pattern in patterns:
-            if not isinstance(pattern, Pattern):
-                raise ValueError(f"Union takes patterns, not {pattern!r}")
+        check_patterns("Union", *patterns)
         self.patterns = nn.ModuleList(_flatten(patterns))
 
     def __iter__(self) -> Iterator[Pattern]:

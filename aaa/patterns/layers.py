@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from aaa.patterns.base import LayerSite, Pattern
+from aaa.patterns.base import LayerSite, Pattern, check_patterns
 from aaa.patterns.full import Full
 
 
@@ -23,8 +23,9 @@ class InLayers(Pattern):
         elsewhere: the pattern of all other layers; by default ``Full()``.
 
     Raises:
-        ValueError: if ``layers`` cannot be read; when it is bound, if the encoder has no such
-            layer, or layers inside and elsewhere share one self-attention (ALBERT).
+        ValueError: if ``inside`` or ``elsewhere`` is no pattern, or ``layers`` cannot be read or
+            end before they begin; when it is bound, if the encoder has no such layer, or layers
+            inside and elsewhere share one self-attention (ALBERT).
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class InLayers(Pattern):
         super().__init__()
         self.inside, self.layers = inside, layers
         self.elsewhere = Full() if elsewhere is None else elsewhere
+        check_patterns("InLayers", inside, self.elsewhere)
         self.ranges = _ranges(layers)
 
     def bind(self, site: LayerSite) -> Pattern:
@@ -97,6 +99,8 @@ def _ranges(layers: str | int | Sequence[int]) -> list[tuple[int, int | None]]:
         if found is None:
             break
         first, dash, last = found.groups()
+        if last and int(last) < int(first):
+            raise ValueError(f"layers {part}: a range goes from lower to higher, {last}-{first}")
         ranges.append((int(first), int(last) if last else None if dash else int(first)))
     else:
         if ranges:

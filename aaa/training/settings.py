@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from aaa.numbers import is_number
+from aaa.numbers import check_bool, is_number
 
 Precision = Literal["32-true", "bf16-mixed"]
 Schedule = Literal["linear", "rsqrt"]
@@ -84,8 +84,7 @@ class TrainingSettings:
         self._require(
             "warmup", is_number(self.warmup) and 0 <= self.warmup < 1, "a share in [0, 1)"
         )
-        recomputes = self.gradient_checkpointing
-        self._require("gradient_checkpointing", isinstance(recomputes, bool), "true or false")
+        check_bool("training.gradient_checkpointing", self.gradient_checkpointing)
         object.__setattr__(self, "betas", tuple(self.betas))
         self._require(
             "betas",
