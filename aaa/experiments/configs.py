@@ -38,8 +38,11 @@ def explain(error: Exception) -> str:
     cause = error.__cause__
     lines = [str(error).strip()]
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.parent_node:
-        group, _, name = str(cause.full_key).rpartition(".")
-        return _unknown(group, name, cause.parent_node)
+        key, arguments = str(cause.full_key), _arguments(cause.parent_node) or []
+        group, _, name = key.rpartition(".")
+        if name in arguments:
+            return f"{key} is not in this config: add it as +{key}="
+        return _unknown(group, name, dict.fromkeys([*cause.parent_node, *arguments]))
     if cause is not None and str(cause).strip() not in lines[0]:
         lines.append(str(cause).strip())
     return "\n".join(lines)
@@ -108,14 +111,19 @@ def _check_arguments(node: DictConfig, group: str) -> None:
     for name in map(str, node):
         if OmegaConf.is_dict(OmegaConf.select(node, name)):
             _check_arguments(node[name], f"{group}.{name}")
-    if "_target_" not in node:
-        return
-    parameters = inspect.signature(get_method(node["_target_"])).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
+    known = _arguments(node)
     for name in map(str, node):
-        if name not in parameters and name not in NOT_OF_USERS:
-            raise ValueError(_unknown(group, name, parameters))
+        if known is not None and name not in known and name not in NOT_OF_USERS:
+            raise ValueError(_unknown(group, name, known))
+
+
+def _arguments(node: Any) -> list[str] | None:
+    """What the class of a node takes; None if it has none, or one that takes anything."""
+    if "_target_" not in node:
+        return None
+    parameters = inspect.signature(get_method(node["_target_"])).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return None if anything else list(parameters)
 
 
 def compose_config(overrides: Sequence[str], name: str = "finetune") -> DictConfig:

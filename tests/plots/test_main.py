@@ -34,6 +34,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> list[Path]:
         (["pattern=aaa"], "outputs/plots/aaa"),
         (["pattern=local2,full", "tokens=5"], "outputs/plots/local2-full"),
         (["pattern=local2", "pattern.size=4", "output=here/a.png"], "here/a"),
+        (["pattern=aaa", "+pattern.axis.rows=false"], "outputs/plots/aaa"),
         (["pattern=local2_global2", "pattern.layers=6-11"], "outputs/plots/local2_global2"),
     ],
 )
@@ -91,6 +92,9 @@ def test_a_source_by_its_id(capsys: pytest.CaptureFixture[str]) -> None:
         (["pattern="], "pattern= is empty"),
         (["pattern=aaaa"], "aaaa"),
         (["pattern=local2", "pattern.radius=1"], "radius"),
+        (["pattern=aaa", "pattern.axis.rows=no"], "in this config: add it as +pattern.axis.rows="),
+        (["pattern=aaa", "pattern.axis.rws=no"], "rws is unknown, did you mean rows? known: ini"),
+        (["pattern=aaa", "pattern.layers=11-6"], "a range goes from lower to higher, 6-11"),
         (["pattern=local2", "pattern.size=-1"], "Local size is"),
         (["pattern=diagonal_fixed_global1"], "pattern.source is missing"),
         (["pattern=aaa", "tokens=0"], "tokens= is a whole number from 1 to 512, not '0'"),
