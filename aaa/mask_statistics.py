@@ -60,12 +60,12 @@ class MaskStatistics(Metric):
         self.add_state("samples", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, masks: list[SparseMask]) -> None:
-        """Adds one batch."""
+        """Adds one batch; samples of padding alone do not count."""
         per_layer = [
             torch.stack([mask.sparsity().double().sum(), *_open_axes(mask)]) for mask in masks
         ]
         self.sums_5L += torch.stack(per_layer, dim=1).detach().to(self.sums_5L.device)
-        self.samples += len(masks[0].keep_BN)
+        self.samples += (masks[0].lengths_B > 0).sum().to(self.samples.device)
 
     def compute(self) -> Statistics:
         """The statistics over all samples seen by all processes."""

@@ -152,9 +152,12 @@ class SparseMask:
         return kept_BH
 
     def sparsity(self) -> Tensor:
-        """1 - |B^S| / N^2 of each sample, the mean over heads (Eq. 9), float of shape (B,)."""
+        """1 - |B^S| / N^2 of each sample, the mean over heads (Eq. 9), float of shape (B,).
+
+        0 of a sample of padding alone, which has no cell that could be closed.
+        """
         lengths_B1 = self.lengths_B.clamp_min(1).float().unsqueeze(-1)
-        return (1 - self.kept_cells() / lengths_B1**2).mean(-1)
+        return (1 - self.kept_cells() / lengths_B1**2).mean(-1) * (self.lengths_B > 0)
 
     def _in_reach(self, gates_BHN: Tensor) -> Tensor:
         """For each token the sum of the gates within the window; (B, H, 1) where there is none."""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from aaa.numbers import check_finite, is_number
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
 from aaa.sparse import gate_parameters, latest_masks, sparse_layers
 
@@ -24,15 +25,19 @@ def sparsity(model: nn.Module) -> Tensor:
     """rho of the model's latest forward pass (Eq. 9): a scalar, differentiable in the gates.
 
     The mean over samples, layers and heads of ``1 - |B| / N^2``, where N is the true length.
+    Samples of padding alone do not count.
 
     Raises:
         ValueError: if the model is dense or has not run yet.
     """
-    return sample_sparsity(model).mean()
+    num_texts = (latest_masks(model)[0].lengths_B > 0).sum().clamp_min(1)
+    return sample_sparsity(model).sum() / num_texts
 
 
 def sample_sparsity(model: nn.Module) -> Tensor:
     """rho of each sample of the model's latest forward pass, the mean over layers: shape (B,).
+
+    0 for a sample of padding alone.
 
     Raises:
         ValueError: if the model is dense or has not run yet.
@@ -51,9 +56,13 @@ def sparsity_loss(model: nn.Module, target: float, alpha: float = 10.0) -> Tenso
     mode: call ``model.train()`` first. There is a warning where that was forgotten.
 
     Raises:
-        ValueError: if the model is dense, has not run yet, or ran without keeping the gradient of
-            its gates (under ``no_grad``, which reentrant gradient checkpointing uses).
+        ValueError: if ``target`` is no share in [0, 1] or ``alpha`` no finite number; if the model
+            is dense, has not run yet, or ran without keeping the gradient of its gates (under
+            ``no_grad``, which reentrant gradient checkpointing uses).
     """
+    check_finite("sparsity_loss", "alpha", alpha)
+    if not (is_number(target) and 0 <= target <= 1):
+        raise ValueError(f"sparsity_loss target is a share in [0, 1], not {target!r}")
     rho = sparsity(model)
     learning = torch.is_grad_enabled() and any(p.requires_grad for p in gate_parameters(model))
     if learning and not rho.requires_grad:

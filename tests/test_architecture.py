@@ -29,7 +29,7 @@ MAY_IMPORT = {
     },
     "lra_model": set(),
     "saved": {"lra_model", "patterns", "places", "record", "sparse"},
-    "objective": {"masks", "patterns", "sparse"},
+    "objective": {"masks", "numbers", "patterns", "sparse"},
     "control": {"names", "numbers", "patterns", "objective"},
     "mask_statistics": {"masks"},
     "data": {"fingerprint", "names", "places"},

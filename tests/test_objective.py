@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aaa import Axis, Full, Global, Local, Random, sparsify, sparsity, sparsity_loss
-from aaa.objective import sparsity_of_lengths
+from aaa.mask_statistics import MaskStatistics
+from aaa.objective import sample_sparsity, sparsity_of_lengths
+from aaa.sparse import latest_masks
 from tests.conftest import EncoderFactory
 
 
@@ -80,6 +83,41 @@ class TestLoss:
             with off():
                 model(**batch)
                 sparsity_loss(model, target=0.9)
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"target": 70}, r"target is a share in \[0, 1\], not 70"),
+            ({"target": -0.1}, r"target is a share in \[0, 1\], not -0.1"),
+            ({"target": math.nan}, r"target is a share in \[0, 1\], not nan"),
+            ({"target": "0.7"}, r"target is a share in \[0, 1\], not '0.7'"),
+            ({"target": True}, r"target is a share in \[0, 1\], not True"),
+            ({"target": 0.7, "alpha": math.inf}, "alpha is a finite number, not inf"),
+            ({"target": 0.7, "alpha": "10"}, "alpha is a finite number, not '10'"),
+        ],
+    )
+    def test_what_is_no_target(
+        self,
+        make_encoder: EncoderFactory,
+        batch: dict[str, torch.Tensor],
+        wrong: dict[str, Any],
+        said: str,
+    ) -> None:
+        with pytest.raises(ValueError, match=f"^sparsity_loss {said}$"):
+            sparsity_loss(self.model(make_encoder, batch), **wrong)
+
+    def test_a_text_of_padding_alone_does_not_count(self, make_encoder: EncoderFactory) -> None:
+        model = sparsify(make_encoder(), Local(1))
+        ids, keep = torch.full((3, 9), 7), torch.ones(3, 9, dtype=torch.long)
+        model(input_ids=ids[:2], attention_mask=keep[:2])
+        expected = 0.9 - float(sparsity(model))
+        keep[2] = 0
+        model(input_ids=ids, attention_mask=keep)
+        assert sample_sparsity(model)[2] == 0
+        assert float(sparsity_loss(model, target=0.9, alpha=1)) == pytest.approx(expected)
+        statistics = MaskStatistics(num_layers=2)
+        statistics.update(latest_masks(model))
+        assert statistics.compute()["sparsity"] == pytest.approx(float(sparsity(model)))
 
     def test_a_dense_model_has_no_rho(self, make_encoder: EncoderFactory) -> None:
         with pytest.raises(ValueError, match="dense"):
