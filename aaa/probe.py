@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -71,12 +71,21 @@ def find_self_attentions(model: nn.Module) -> list[FoundSelfAttention]:
     return list(seen.found.values())
 
 
+def hands_down(model: PreTrainedModel, keyword: str) -> bool:
+    """Whether every self-attention gets a keyword argument that the encoder is called with."""
+    with _recording(model) as recorder:
+        model.set_attn_implementation(PROBE)
+        _last_hidden_states(model, **{keyword: True})
+    return all(keyword in keywords for keywords in recorder.keywords)
+
+
 class _Recorder:
     """Writes down who calls the attention function, and what each module was called with."""
 
     def __init__(self) -> None:
         self.found: dict[int, FoundSelfAttention] = {}
         self.input: dict[int, Tensor] = {}
+        self.keywords: list[Collection[str]] = []  # of each call
         self.problem = ""
         self.closed = False  # whether each token attends to itself alone
         self.difference = 0.0  # what of the original is lost by plain attention, relative
@@ -107,10 +116,9 @@ class _Recorder:
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
         """Attention of every token to every token, which is what a pattern starts from."""
+        self.keywords.append(kwargs.keys())
         window = None
-        biased = any(
-            isinstance(value, Tensor) and value.is_floating_point() for value in kwargs.values()
-        )
+        biased = any(isinstance(v, Tensor) and v.is_floating_point() for v in kwargs.values())
         if attention_mask is not None and attention_mask.dim() == 0:
             window = int(attention_mask)
         elif attention_mask is not None:
@@ -129,12 +137,11 @@ class _Recorder:
             self._refuse("it caps the scores")
         key_BHND, value_BHND = repeat_heads(query_BHND, key_BHND, value_BHND)
         if self.closed:
-            output_BHND = value_BHND
-        else:
-            window_NN = None if window is None else _band(query_BHND, window)
-            output_BHND = F.scaled_dot_product_attention(
-                query_BHND, key_BHND, value_BHND, window_NN, scale=scaling
-            )
+            return value_BHND.transpose(1, 2).contiguous(), None
+        window_NN = None if window is None else _band(query_BHND, window)
+        output_BHND = F.scaled_dot_product_attention(
+            query_BHND, key_BHND, value_BHND, window_NN, scale=scaling
+        )
         return output_BHND.transpose(1, 2).contiguous(), None
 
     def _record(self, module: nn.Module, num_heads: int, window: int | None) -> None:
@@ -211,12 +218,12 @@ def _tokens_meet_elsewhere(model: PreTrainedModel, recorder: _Recorder) -> bool:
     return bool((late & ~early).any())
 
 
-def _last_hidden_states(model: PreTrainedModel, changed: bool = False) -> Tensor:
+def _last_hidden_states(model: PreTrainedModel, changed: bool = False, **further: Any) -> Tensor:
     """Of the encoder alone: a head may want more than a text, such as labels or choices."""
     encoder = model.base_model
     if model.main_input_name not in inspect.signature(encoder.forward).parameters:
         encoder = model  # DINOv3 calls a part of the encoder so
-    return encoder(**_tiny_input(model, changed))[0]
+    return encoder(**_tiny_input(model, changed), **further)[0]
 
 
 def _relative_change(left_BND: Tensor, right_BND: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from aaa.patterns.base import Pattern, TextInput
+from aaa.probe import hands_down
 
 # The keyword under which transformers' encoders pass a TextInput down to the attention function.
 # It belongs to one forward pass, so neither a copied model nor gradient checkpointing, which runs
@@ -35,6 +36,11 @@ def check_text_input(model: PreTrainedModel, pattern: Pattern) -> None:
                 f"{type(module).__name__} takes no further keyword arguments, by which {pattern} "
                 "would get what it reads of the text"
             )
+    if pattern.wants and not hands_down(model, KEYWORD):
+        raise ValueError(
+            f"{name} hands no keyword arguments down to its self-attentions, by which {pattern} "
+            "would get what it reads of the text"
+        )
 
 
 def hand_down_text_input(model: PreTrainedModel, pattern: Pattern) -> None:

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "attention": {"masks"},
     "interface": set(),
     "probe": {"interface"},
-    "text_input": {"patterns"},
+    "text_input": {"patterns", "probe"},
     "record": {"fingerprint", "numbers", "patterns"},
     "sparse": {
         "masks", "patterns", "attention", "probe", "interface", "names", "text_input", "record",

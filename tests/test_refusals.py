@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from aaa import Axis, Full, Local, Pattern, sparsify
-from aaa.patterns import LayerSite
+from aaa.patterns import Diagonal, LayerSite, Lexical
 from aaa.sparse import IMPLEMENTATION, sparse_layers
 from tests.conftest import EncoderFactory
-from tests.encoders import IMAGE, REFUSED, Batch, build, hidden_states
+from tests.encoders import IMAGE, REFUSED, SHAPE, Batch, build, hidden_states
 
 
 def assert_still_dense(model: Any, before: str, batch: Batch, expected: Tensor) -> None:
@@ -52,6 +52,15 @@ def test_a_position_bias_that_is_still_zero(option: str) -> None:
     model = build("Beit", {**IMAGE, option: True})
     with pytest.raises(ValueError, match=r"BeitModel.*adds a bias of its own"):
         sparsify(model, Local(1))
+
+
+@pytest.mark.parametrize("pattern", [Diagonal("task"), Lexical(2)], ids=str)
+def test_an_encoder_that_keeps_keyword_arguments_to_itself(pattern: Pattern) -> None:
+    model, ids = build("SiglipText", SHAPE), {"input_ids": torch.arange(5, 11).unsqueeze(0)}
+    before, expected = model.config._attn_implementation, model(**ids)[0]
+    with pytest.raises(ValueError, match="SiglipTextModel hands no keyword arguments down"):
+        sparsify(model, pattern)
+    assert_still_dense(model, before, ids, expected)
 
 
 def test_decoders(make_encoder: EncoderFactory, batch: Batch) -> None:
