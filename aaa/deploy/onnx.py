@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from aaa.models.positions import longest_text
+from aaa.models.positions import check_reads_texts, longest_text
 from aaa.saved import load_sparse
 from aaa.sparse import sparse_layers
 
@@ -75,10 +75,12 @@ def export_onnx(folder: Path, target: Path, longest: int) -> list[Check]:
         against the model under the executor ``dense``.
 
     Raises:
-        ValueError: if ``longest`` is more than the encoder has positions for, its pattern cannot
-            be exported, or the exported model's outputs differ from PyTorch's.
+        ValueError: if the model does not read texts one by one, ``longest`` is more than the
+            encoder has positions for, its pattern cannot be exported, or the exported model's
+            outputs differ from PyTorch's.
     """
     model = load_sparse(folder, executor="exportable")
+    check_reads_texts(model)
     _check_pattern(model)
     _check_longest(model, longest)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -18,14 +18,35 @@ def longest_text(model: PreTrainedModel) -> int:
     positions = getattr(model.config, "max_position_embeddings", None)
     if not positions:
         raise ValueError(
-            f"the config of this {type(model).__name__} names no longest text: give longest="
+            f"the config of this {type(model).__name__} names no longest text: it has no "
+            "max_position_embeddings"
         )
     return positions - _first_position(_table(model))
 
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """In tokens: what the encoder has positions for, and its tokenizer was made for."""
+    """In tokens: what the encoder has positions for, and its tokenizer was made for.
+
+    Raises:
+        ValueError: if a sample of the model is no text, or its config names no longest one.
+    """
+    check_reads_texts(model)
     return min(longest_text(model), tokenizer.model_max_length)
+
+
+def check_reads_texts(model: PreTrainedModel) -> None:
+    """Raises a ValueError for a model that is not called with one text a sample."""
+    name = type(model).__name__
+    if model.main_input_name != "input_ids":
+        raise ValueError(
+            f"{name} reads {model.main_input_name}, but only encoders of texts can be exported, "
+            "measured and drawn on a text"
+        )
+    if name.endswith("ForMultipleChoice"):
+        raise ValueError(
+            f"{name} reads several texts a sample, its choices, where one is needed: save it "
+            f"without that head, load_sparse(folder, {type(model.base_model).__name__})"
+        )
 
 
 def extend_positions(model: PreTrainedModel, longest: int) -> None:

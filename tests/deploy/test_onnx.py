@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from aaa import Axis, Diagonal, Lexical, Local, Pattern, Random, load_sparse, sp
 from aaa.deploy import onnx as module
 from aaa.deploy.onnx import Check, check_installed, export_onnx
 from tests.conftest import EncoderFactory
-from tests.encoders import randomise_gates
+from tests.encoders import IMAGE, SHAPE, build, randomise_gates
 from tests.reference import keep_of
 
 
@@ -70,6 +71,18 @@ def test_patterns_that_cannot_be_exported(
 ) -> None:
     sparsify(make_encoder(), pattern).save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=said):
+        export_onnx(tmp_path / "model", tmp_path / "model.onnx", longest=40)
+
+
+@pytest.mark.parametrize(
+    ("family", "shape", "head"),
+    [("ViT", IMAGE, "ForImageClassification"), ("Bert", SHAPE, "ForMultipleChoice")],
+)
+def test_models_that_cannot_be_exported(
+    family: str, shape: dict[str, Any], head: str, tmp_path: Path
+) -> None:
+    sparsify(build(family, shape, head), Local(1)).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"^{family}{head} reads "):
         export_onnx(tmp_path / "model", tmp_path / "model.onnx", longest=40)
 
 

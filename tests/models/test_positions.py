@@ -14,9 +14,10 @@ from transformers import BertTokenizerFast
 
 import aaa
 from aaa import Axis, Local, sparsify
-from aaa.models.positions import extend_positions, longest_text
+from aaa.models.positions import extend_positions, longest_input, longest_text
 from aaa.models.pretrained import PretrainedEncoder
 from tests.conftest import EncoderFactory
+from tests.encoders import IMAGE, build
 
 WITH_A_TABLE = ["Bert", "Roberta", "DistilBert", "Electra", "Albert", "MobileBert"]
 
@@ -32,8 +33,17 @@ def test_the_longest_text(make_encoder: EncoderFactory) -> None:
     assert longest_text(bert) == bert.config.max_position_embeddings
     assert longest_text(roberta) == roberta.config.max_position_embeddings - 2
     nameless: Any = SimpleNamespace(config=SimpleNamespace())
-    with pytest.raises(ValueError, match="give longest="):
+    with pytest.raises(ValueError, match="has no max_position_embeddings"):
         longest_text(nameless)
+
+
+def test_models_that_do_not_read_one_text_a_sample(make_encoder: EncoderFactory) -> None:
+    tokenizer: Any = SimpleNamespace(model_max_length=16)
+    assert longest_input(make_encoder(), tokenizer) == 16
+    with pytest.raises(ValueError, match=r"several texts .* head, load_sparse\(folder, BertModel"):
+        longest_input(make_encoder(head="ForMultipleChoice"), tokenizer)
+    with pytest.raises(ValueError, match="ViTModel reads pixel_values, but only encoders"):
+        longest_input(build("ViT", IMAGE), tokenizer)
 
 
 @pytest.mark.parametrize("family", WITH_A_TABLE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoModelForMultipleChoice, AutoTokenizer
 
 from aaa import Axis, Local, Pattern, gate_parameters, latest_masks, load_sparse, sparsify
 from aaa.patterns import Syntax
@@ -49,6 +49,15 @@ def saved(folder: Path, finished_run: Path, pattern: Pattern) -> Path:
         parameter.data.normal_(std=3.0)
     model.save_pretrained(folder)
     return folder
+
+
+def test_a_model_of_choices_is_refused(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run / "model", tmp_path / "choices")
+    config = AutoConfig.from_pretrained(tmp_path / "choices")
+    model = sparsify(AutoModelForMultipleChoice.from_config(config), Local(1))
+    model.save_pretrained(tmp_path / "choices")
+    with pytest.raises(ValueError, match="ForMultipleChoice reads several texts a sample"):
+        sentence_maps(tmp_path / "choices", TEXT, None, head=0)
 
 
 def test_heads_that_differ(finished_run: Path, tmp_path: Path) -> None:
