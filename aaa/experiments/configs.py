@@ -71,10 +71,29 @@ def check_keys(config: DictConfig, command: str) -> None:
     _check_arguments(config.logger, "logger")
 
 
+def check_unread(config: DictConfig, command: str, keys: Iterable[str], why: str) -> None:
+    """Checks keys that the chosen task, corpus or model has no use for: they would do nothing.
+
+    Raises:
+        ValueError: for one that is not as the command's own file has it, with ``why``.
+    """
+    for key in keys:
+        value = OmegaConf.select(config, key)
+        if value != OmegaConf.select(_own_file(command), key):
+            raise ValueError(f"{key}={value} would do nothing: {why}")
+
+
+@functools.cache
+def _own_file(command: str) -> DictConfig:
+    file = OmegaConf.load(config_source(command)[0] / f"{command}.yaml")
+    assert isinstance(file, DictConfig)
+    return file
+
+
 @functools.cache
 def _declared(command: str) -> tuple[list[str], dict[str, list[str]]]:
     """Of a command's own file: its groups, and its other keys with the keys below each."""
-    file = OmegaConf.load(config_source(command)[0] / f"{command}.yaml")
+    file = _own_file(command)
     choices = (entry for entry in file.defaults if OmegaConf.is_dict(entry))
     groups = [str(group) for entry in choices for group in entry if "/" not in str(group)]
     nodes = {str(key): node for key, node in file.items() if key not in ("hydra", "defaults")}

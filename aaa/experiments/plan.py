@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from aaa.control import SparsityControl
 from aaa.data.parses import Parses, open_parses
 from aaa.data.task import Task
-from aaa.experiments.configs import build, check_keys
+from aaa.experiments.configs import build, check_keys, check_unread
 from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.models import Encoder
 from aaa.names import known_name
@@ -19,6 +19,7 @@ from aaa.places import config_folder
 from aaa.training.settings import TrainingSettings
 
 IN_LAYERS = ("layers", "elsewhere")  # keys that any pattern's config may have
+SOURCE = ("path", "config", "revision")  # keys of ``data`` that a task or corpus may read
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def make_plan(config: DictConfig) -> Plan:
     settings = build(config.training, "training", TrainingSettings)
     control = build(config.sparsity, "sparsity", SparsityControl)
     task = build(config.task, "task", Task)
+    check_source(config, "finetune", "task", "choose task=cola or another that reads it")
     parses = _open_parses(config, pattern)
     encoder = build(config.model, "model", Encoder)
     check_surroundings(config, settings, pattern)
@@ -69,6 +71,17 @@ def make_plan(config: DictConfig) -> Plan:
         parses=parses,
         **identity(decides),
     )
+
+
+def check_source(config: DictConfig, command: str, group: str, remedy: str) -> None:
+    """Checks that what is given of where the data lie is read by the task or corpus.
+
+    Raises:
+        ValueError: if it generates its data, which would be trained on without a word.
+    """
+    unread = [f"data.{key}" for key in SOURCE if key in config.data and key not in config[group]]
+    who = f"{group}={config.names.task} makes its own data"
+    check_unread(config, command, unread, f"{who}; {remedy}")
 
 
 def _open_parses(config: DictConfig, pattern: Pattern) -> Parses | None:

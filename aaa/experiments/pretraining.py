@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from aaa.control import SparsityControl
 from aaa.data.corpus import Corpus
 from aaa.data.wordpiece import TokenizerSource
-from aaa.experiments.configs import build, check_keys
+from aaa.experiments.configs import build, check_keys, check_unread
 from aaa.experiments.job import Job, check_surroundings, find_runs, identity
-from aaa.experiments.plan import build_pattern, method, without_places
+from aaa.experiments.plan import build_pattern, check_source, method, without_places
 from aaa.experiments.resume import KIN
 from aaa.models import Encoder, Pretrainable
 from aaa.models.pretrained import PretrainedEncoder
@@ -73,12 +73,8 @@ def make_pretraining_plan(config: DictConfig) -> PretrainingPlan:
     settings = build(config.training, "training", PretrainingSettings)
     control = build(config.sparsity, "sparsity", SparsityControl)
     corpus = build(config.corpus, "corpus", Corpus)
-    encoder = build(config.model, "model", Pretrainable)
-    if isinstance(encoder, NewBert) and encoder.path is not None:
-        encoder = PretrainedEncoder(path=encoder.path)
-    tokenizer = None
-    if not isinstance(encoder, Encoder):
-        tokenizer = build(config.tokenizer, "tokenizer", TokenizerSource)
+    check_source(config, "pretrain", "corpus", "choose corpus=wikipedia or scale=small")
+    encoder, tokenizer = _start(config)
     check_surroundings(config, settings, pattern)
     _check_data(config)
     decides = science(config, corpus, encoder, pattern, control, settings, tokenizer)
@@ -94,6 +90,19 @@ def make_pretraining_plan(config: DictConfig) -> PretrainingPlan:
         kin_id=identity(kin)["run_id"],
         **identity(decides),
     )
+
+
+def _start(config: DictConfig) -> tuple[Pretrainable, TokenizerSource | None]:
+    """What is trained, and its tokenizer's source unless it has a tokenizer of its own."""
+    encoder: Pretrainable = build(config.model, "model", Pretrainable)
+    if isinstance(encoder, NewBert) and encoder.path is not None:
+        # Its config may name the tokenizer of a new one, as bert_base's does: no mistake.
+        return PretrainedEncoder(path=encoder.path), None
+    if isinstance(encoder, Encoder):
+        why = f"model={config.names.model} brings its own; choose model=bert_4x256 or bert_base"
+        check_unread(config, "pretrain", ["tokenizer.path"], why)
+        return encoder, None
+    return encoder, build(config.tokenizer, "tokenizer", TokenizerSource)
 
 
 def science(

@@ -215,6 +215,8 @@ def test_layers_are_checked_before_any_training(compose: Compose) -> None:
         (["run.accelerator=gpu"], "no GPU"),
         (["run.executor=gatherd"], "executor .gatherd. is unknown, did you mean gathered"),
         (["seed=-1"], "seed must be"),
+        (["data.path=./nowhere"], r"^data.path=./nowhere would do nothing: task=demo_s.*=cola"),
+        (["data.revision=v1"], "data.revision=v1 would do nothing: task=demo_similarity"),
         (["task=rte", "data.path=./nowhere"], "there is no folder './nowhere'; data.path"),
         (["model=minilm", "model.path=/no/such/model"], "no folder '/no/such/model'; model"),
     ],

@@ -200,6 +200,9 @@ class TestIdentity:
             (["model=bert_4x256", "model.heads=3"], "multiple of model.heads"),
             (["model=bert_4x256", "model.dropout=1"], "model.dropout"),
             (["model=bert_4x256", "model.layers=0"], "model.layers must be 1 or more"),
+            (["data.path=/nowhere"], "data.path=/nowhere would do nothing: corpus=demo_corpus"),
+            (["data.config=2014.en"], "data.config=.* choose corpus=wikipedia or scale=small"),
+            (["tokenizer.path=/nowhere"], "tokenizer.path=/nowhere .* model=tiny brings its own"),
             (["corpus.num_documents=0"], "num_documents must be 1 or more"),
             (["run.resume_from=nowhere"], "has no checkpoint that can be read"),
             (["pattern=aaa", "sparsity.target=0.99"], "out of reach"),
@@ -235,7 +238,7 @@ class TestIdentity:
         plan = make_pretraining_plan(
             compose_config([f"scale={scale}", "run.accelerator=cpu"], "pretrain")
         )
-        if scale == "paper":
+        if scale == "paper":  # which names a tokenizer
             settings = plan.settings
             assert (settings.max_steps, settings.batch_size, settings.devices) == (10**6, 32, 8)
             assert plan.encoder.num_layers == 12
