@@ -11,20 +11,19 @@ import logging
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset
 from filelock import FileLock, Timeout
-from tokenizers import Tokenizer
 
 from aaa.data.corpus import TEXT, Corpus
+from aaa.data.document_tokenizer import DocumentTokenizer
 from aaa.data.tokenizer_identity import tokenizer_identity
 from aaa.fingerprint import hash_json
 
@@ -33,7 +32,8 @@ if TYPE_CHECKING:  # workers come up sooner without it
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # to be raised when the code below comes to write other tokens for the same input
+FORMAT = 1  # to be raised when the same input comes to make other tokens
+SPLITS = ("train", "validation")
 DOCUMENTS_A_PART = 1000
 DOCUMENTS_AT_ONCE = 100  # handed to the tokenizer together
 SUMMARY = "summary.json"  # written last: the folder is whole
@@ -90,7 +90,8 @@ def pack(
 ) -> dict[str, TokenStream]:
     """Tokenise a corpus, or read what was tokenised before.
 
-    Nothing is cut and nothing left out but documents without any token, which are counted.
+    Nothing is cut and nothing left out but documents without any token, which are counted. Files
+    that were lost or damaged since are written again.
 
     Args:
         corpus: the documents.
@@ -114,16 +115,49 @@ def pack(
         [FORMAT, corpus.fingerprint(), tokenizer_identity(tokenizer), held_out, DOCUMENTS_A_PART]
     )
     folder = cache_dir / "tokens" / key
-    if not (folder / SUMMARY).exists():
+    streams = _read(folder, held_out, corpus.name)
+    if streams is None:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder, corpus.name):
-            if not (folder / SUMMARY).exists():
-                _tokenise(corpus, tokenizer, held_out, folder, num_workers, progress)
+            streams = _read(folder, held_out, corpus.name) or _tokenise(
+                corpus, tokenizer, held_out, folder, num_workers, progress
+            )
+    return streams
+
+
+def _read(folder: Path, held_out: float, name: str) -> dict[str, TokenStream] | None:
+    """The tokens of every split; None unless they are there to the last one."""
+    summary = _summary(folder)
+    if summary is None:
+        return None
+    whole = _whole(folder, parts := _parts(summary["documents"], held_out, name))
+    return _streams(whole) if len(whole) == len(parts) else None
+
+
+def _summary(folder: Path) -> dict[str, int] | None:
+    try:
+        return dict(json.loads((folder / SUMMARY).read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def _whole(folder: Path, parts: Sequence[Part]) -> dict[Part, np.ndarray]:
+    """Those parts that can be read, without splits that have other tokens than were counted."""
+    found: dict[Part, np.ndarray] = {}
+    for part in parts:
+        with suppress(OSError, ValueError, EOFError):  # as NumPy tells a file that is cut off
+            found[part] = np.load(folder / part.file, mmap_mode="r")
+    counted = _summary(folder)
+    if counted is None or len(found) < len(parts):
+        return found
+    tokens = {split: len(stream) for split, stream in _streams(found).items()}
+    return {part: ids for part, ids in found.items() if tokens[part.split] == counted[part.split]}
+
+
+def _streams(written: Mapping[Part, np.ndarray]) -> dict[str, TokenStream]:
     return {
-        split: TokenStream(
-            [np.load(file, mmap_mode="r") for file in sorted(folder.glob(f"{split}-*.npy"))]
-        )
-        for split in ("train", "validation")
+        split: TokenStream([ids for part, ids in written.items() if part.split == split])
+        for split in SPLITS
     }
 
 
@@ -134,10 +168,15 @@ def _tokenise(
     folder: Path,
     num_workers: int,
     progress: Progress | None,
-) -> None:
+) -> dict[str, TokenStream]:
+    """Writes the parts that are not there whole, then the summary."""
     documents = corpus.load()
     parts = _parts(len(documents), held_out, corpus.name)
-    missing = [part for part in parts if not (folder / part.file).exists()]
+    whole = _whole(folder, parts)
+    missing = [part for part in parts if part not in whole]
+    if missing and (folder / SUMMARY).exists():
+        lost = f"{len(missing)} of {len(parts)} files are lost or damaged, and are made again"
+        log.warning("%s: %s", folder, lost)
     done = len(documents) - sum(len(part.documents) for part in missing)
     if done:
         log.info("%d of %d documents were tokenised before", done, len(documents))
@@ -148,17 +187,16 @@ def _tokenise(
         if progress is not None:
             progress(done, len(documents))
     written = {part: np.load(folder / part.file, mmap_mode="r") for part in parts}
-    tokens = dict.fromkeys(("train", "validation"), 0)
-    full = 0
-    for part, ids in written.items():
-        tokens[part.split] += len(ids)
-        full += int(np.count_nonzero(ids == separator))
+    streams = _streams(written)
+    tokens = {split: len(stream) for split, stream in streams.items()}
+    full = sum(int(np.count_nonzero(ids == separator)) for ids in written.values())
     summary = tokens | {"documents": len(documents), "empty": len(documents) - full}
     log.info(
         "%s: %d documents (%d empty), %d tokens to train on, %d held out",
         corpus.name, len(documents), summary["empty"], tokens["train"], tokens["validation"],
     )  # fmt: skip
     _write_atomically(folder / SUMMARY, lambda file: file.write(json.dumps(summary).encode()))
+    return streams
 
 
 def _parts(count: int, held_out: float, name: str) -> list[Part]:
@@ -175,52 +213,6 @@ def _parts(count: int, held_out: float, name: str) -> list[Part]:
         for split, own in (("validation", numbers[is_held_out]), ("train", numbers[~is_held_out]))
         for start in range(0, len(own), DOCUMENTS_A_PART)
     ]
-
-
-class DocumentTokenizer:
-    """Makes a row of tokens of documents, each that has any followed by a separator.
-
-    Args:
-        definition: of the tokenizer, as ``tokenizers`` writes it, so that it can travel to other
-            processes.
-        separator: number of the separator.
-    """
-
-    def __init__(self, definition: str, separator: int) -> None:
-        self.definition, self.separator = definition, separator
-
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> DocumentTokenizer:
-        """That of a fast tokenizer."""
-        return cls(tokenizer.backend_tokenizer.to_str(), tokenizer.sep_token_id)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"definition": self.definition, "separator": self.separator}
-
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        """Token numbers, in as few bytes as the vocabulary allows; shape (tokens,)."""
-        pieces: list[np.ndarray] = []
-        for encoded in self._backend.encode_batch_fast(texts, add_special_tokens=False):
-            if len(encoded):
-                pieces += [np.array(encoded.ids, self._kind), self._end]
-        return np.concatenate(pieces) if pieces else np.empty(0, self._kind)
-
-    @cached_property
-    def _backend(self) -> Tokenizer:
-        tokenizer = Tokenizer.from_str(self.definition)
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        tokenizer.encode_special_tokens = True  # an article that says "[SEP]" means the word
-        return tokenizer
-
-    @cached_property
-    def _kind(self) -> type:
-        small = self._backend.get_vocab_size() <= np.iinfo(np.uint16).max + 1
-        return np.uint16 if small else np.uint32
-
-    @cached_property
-    def _end(self) -> np.ndarray:
-        return np.array([self.separator], self._kind)
 
 
 class PartWriter:

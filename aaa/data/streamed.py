@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from aaa.data.blocks import as_batch, framed
 from aaa.data.corpus import TEXT, Corpus
+from aaa.data.document_tokenizer import DocumentTokenizer
 from aaa.data.masking import Masking
-from aaa.data.packing import DocumentTokenizer, TokenStream
+from aaa.data.packing import TokenStream
 
 POOL = 4096  # so many blocks are cut one after the other, and drawn from in random order
 HELD_OUT_DOCUMENTS = 500  # the first ones of a stream

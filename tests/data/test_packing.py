@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,32 @@ def test_interrupted_work_goes_on_where_it_was(
     assert not list(folder.glob("*.partial"))
 
 
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-2])
+
+
+def put_in_place_of_another(file: Path) -> None:
+    np.save(file, np.zeros(3, np.uint16))
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut_off, put_in_place_of_another])
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_files_that_are_lost_or_damaged_are_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None], split: str
+) -> None:
+    corpus = DemoCorpus(num_documents=150)
+    before = {
+        name: stream.read(0, 10**6).copy()
+        for name, stream in pack(corpus, TOKENIZER, 0.1, tmp_path).items()
+    }
+    [folder] = (tmp_path / "tokens").iterdir()
+    harm(folder / f"{split}-00001.npy")
+    for _ in range(2):
+        again = pack(corpus, TOKENIZER, 0.1, tmp_path)
+        assert all((again[name].read(0, 10**6) == ids).all() for name, ids in before.items())
+    assert caplog.text.count("files are lost or damaged, and are made again") == 1
+
+
 def test_empty_documents_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     texts = ("", "the film is good .", "  ", "a red key .", "the cast .", "the key .")
@@ -139,12 +166,12 @@ def test_two_at_once_do_it_once(
     tokenise = packing._tokenise
     begun = threading.Event()
 
-    def slow(*arguments: Any) -> None:
+    def slow(*arguments: Any) -> dict[str, TokenStream]:
         calls.append(1)
         begun.set()
         while "waiting for another process" not in caplog.text:
             pass
-        tokenise(*arguments)
+        return tokenise(*arguments)
 
     monkeypatch.setattr(packing, "_tokenise", slow)
     other = threading.Thread(target=pack, args=(corpus, TOKENIZER, 0.1, tmp_path))

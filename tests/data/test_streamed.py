@@ -7,8 +7,8 @@ import pytest
 
 from aaa.data import streamed
 from aaa.data.demo.corpus import DemoCorpus
+from aaa.data.document_tokenizer import DocumentTokenizer
 from aaa.data.masking import Masking
-from aaa.data.packing import DocumentTokenizer
 from aaa.data.streamed import StreamedBlocks, held_out_tokens
 from aaa.models.tiny import TinyEncoder
 from tests.data.test_packing import Texts
