@@ -13,8 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from aaa.experiments.lock import is_being_run
 from aaa.experiments.result import PROGRESS, figures, is_finished, read_result
 from aaa.experiments.sweep.display import SweepDisplay
 from aaa.experiments.sweep.session import Ended, Session
@@ -122,7 +121,7 @@ class Conductor:
             freed = []
             for job in list(self._waiting):
                 result = read_result(self.runs / job.run_id)
-                if not is_finished(result) and self._is_busy(job):
+                if not is_finished(result) and is_being_run(self.runs / job.run_id):
                     continue
                 self._waiting.remove(job)
                 if result is None:
@@ -133,13 +132,6 @@ class Conductor:
                 return freed
             time.sleep(WAIT_SECONDS if self._waiting else 0)
         return []
-
-    def _is_busy(self, job: Job) -> bool:
-        try:
-            with FileLock(self.runs / job.run_id / ".lock", timeout=0):
-                return False
-        except Timeout:
-            return True
 
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from aaa.experiments.sweep.cells import Known, Wanted, check_given, of_product, 
 from aaa.experiments.sweep.conduct import Conductor, Job
 from aaa.experiments.sweep.display import SweepDisplay, own_console
 from aaa.experiments.sweep.estimate import by_flops, estimate
+from aaa.experiments.sweep.pretrain import PRETRAIN, pretrain
 from aaa.experiments.sweep.run_ids import FILE, RunIds
 from aaa.experiments.sweep.session import Ended, Session
 from aaa.experiments.tables.index import write_records
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SCALE = "demo"
 USER_ERROR = 2
-PRETRAIN = "aaa pretrain "
 
 
 def sweep(plugin: CellSweeper, arguments: Sequence[str]) -> None:
@@ -134,7 +133,7 @@ class Sweep:
         tried.update(commands)
         for number, command in enumerate(commands, 1):
             self._say(f"pre-training {number} of {len(commands)}: {command}")
-            code = subprocess.run([sys.executable, "-m", *shlex.split(command)]).returncode
+            code = pretrain(command, self._say)
             if code > 128 or code < 0:  # a signal, which was meant for all
                 sys.exit(code if code > 0 else 128 - code)
             if code:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from aaa.experiments.sweep import sweep as sweep_module
+from aaa.experiments.lock import is_being_run, run_lock
+from aaa.experiments.sweep import pretrain as pretrain_module
 from aaa.experiments.sweep.estimate import Load
 from aaa.experiments.tables.index import index_path, read_records
 from tests.experiments.sweep.conftest import TABLE, Said
@@ -24,7 +25,12 @@ MakeTable = Callable[..., str]
 def pretrained(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., list[tuple[str, ...]]]:
-    """Stands for ``aaa pretrain``: done once it was called, unless it fails with ``code``."""
+    """Stands for ``aaa pretrain``: done once it was called, unless it fails with ``code``.
+
+    As the command does, it ends well without any work where another process has the run's lock.
+    """
+    directory = tmp_path / "a run"
+    directory.mkdir()
 
     def make(code: int = 0) -> list[tuple[str, ...]]:
         done: list[tuple[str, ...]] = []
@@ -32,19 +38,19 @@ def pretrained(
         def find(overrides: tuple[str, ...]) -> SimpleNamespace:
             folder = tmp_path / "a model" if overrides in done else None
             return SimpleNamespace(
-                model_folder=folder, command=shlex.join(words(overrides)),
+                directory=directory, model_folder=folder, command=shlex.join(words(overrides)),
                 load=Load("bert_base", steps=10**6, batch=32, devices=8, tokens=128),
             )  # fmt: skip
 
         def call(command: list[str]) -> SimpleNamespace:
             assert command[1:4] == ["-m", "aaa", "pretrain"]
-            if not code:
+            if not code and not is_being_run(directory):
                 done.append(tuple(command[4:]))
             return SimpleNamespace(returncode=code)
 
         module = SimpleNamespace(find_pretraining=find)
         monkeypatch.setitem(sys.modules, "aaa.experiments.pretrained_runs", module)
-        monkeypatch.setattr(sweep_module.subprocess, "run", call)
+        monkeypatch.setattr(pretrain_module.subprocess, "run", call)
         return done
 
     return make
@@ -115,6 +121,35 @@ def test_a_mistake_in_cells_that_wait_is_told_before_pre_training(
     command = [f"+table={table(**PRETRAINED)}", "columns=cola", "pretrain=true"]
     code, said = sweep(*command, "training.lerning_rate=1")
     assert (code, done, "lerning_rate" in said) == (2, [], True)
+
+
+@pytest.mark.parametrize("begun_before", [True, False])
+def test_a_pre_training_that_another_process_does_is_waited_for_and_taken_over(
+    table: MakeTable, sweep: Sweep, pretrained: Callable[..., Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, begun_before: bool,
+) -> None:  # fmt: skip
+    done, other = pretrained(), run_lock(tmp_path / "a run")
+    call = pretrain_module.subprocess.run
+    if begun_before:
+        other.acquire()
+
+    def begin_first(command: list[str]) -> Any:
+        if len(waits) == 0:
+            other.acquire()
+        return call(command)
+
+    def end(seconds: float) -> None:
+        waits.append(seconds)
+        other.release(force=True)
+
+    waits: list[float] = []
+    monkeypatch.setattr(pretrain_module.subprocess, "run", begin_first)
+    monkeypatch.setattr(pretrain_module, "time", SimpleNamespace(sleep=end))
+    command = [f"+table={table(**PRETRAINED)}", "columns=cola", "pretrain=true"]
+    _, said = sweep(*command, "model=minilm")
+    assert (len(done), len(waits)) == (1, 1)
+    assert said.count("another process is doing it and is waited for") == 1
+    assert "cells need" not in said
 
 
 def test_a_pre_training_that_fails_leaves_its_cells_out(
