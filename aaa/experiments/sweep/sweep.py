@@ -18,6 +18,7 @@ from aaa.experiments.sweep.cells import Known, Wanted, check_given, of_product, 
 from aaa.experiments.sweep.conduct import Conductor, Job
 from aaa.experiments.sweep.display import SweepDisplay, own_console
 from aaa.experiments.sweep.estimate import by_flops, estimate
+from aaa.experiments.sweep.options import check_switches
 from aaa.experiments.sweep.pretrain import PRETRAIN, pretrain
 from aaa.experiments.sweep.run_ids import FILE, RunIds
 from aaa.experiments.sweep.session import Ended, Session
@@ -58,6 +59,7 @@ class Sweep:
     """
 
     def __init__(self, plugin: CellSweeper, arguments: Sequence[str]) -> None:
+        check_switches(plugin)
         self.plugin = plugin
         self.console = own_console()
         self.output_dir = Path(plugin.config.run.output_dir)
