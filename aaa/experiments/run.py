@@ -18,6 +18,7 @@ from aaa.experiments.describe import describe
 from aaa.experiments.job import Job
 from aaa.experiments.launch import check_world, is_launched, launch_workers, process_rank
 from aaa.experiments.lock import run_lock
+from aaa.experiments.login import check_login
 from aaa.experiments.plan import make_plan
 from aaa.experiments.prepare import prepare
 from aaa.experiments.prepare_corpus import prepare_corpus
@@ -73,6 +74,8 @@ def run(config: DictConfig) -> Outcome:
         remove_checkpoints(plan.directory)  # a kill may have come before they were
         log.info("%s is finished already: %s", plan.title, plan.directory)
         return Outcome(plan.directory, "skipped", result)
+    if process_rank() == 0:  # which alone logs
+        check_login(config.logger)
     prepared = kind.prepare(plan)
     if plan.control is not None and plan.control.control == "search":
         return search(plan, run)

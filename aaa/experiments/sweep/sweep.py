@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from rich.progress import track
 
+from aaa.experiments.login import check_login
 from aaa.experiments.result import is_finished, read_result
 from aaa.experiments.sweep.cells import Known, Wanted, check_given, of_product, of_table
 from aaa.experiments.sweep.conduct import Conductor, Job
@@ -87,6 +88,8 @@ class Sweep:
     def run(self) -> int:
         """Does what is missing; returns the exit code."""
         self._announce()
+        if self.to_do or self.plugin.pretrain:
+            check_login(self.plugin.config.logger)
         if self.plugin.dry_run:
             for one in self.to_do.values():
                 self._say(f"would run {one.wanted.label}: {' '.join(one.wanted.overrides)}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aaa.experiments import login
 from aaa.experiments import run as run_module
 from aaa.experiments.tables.index import index_path, read_records
 from tests.experiments.sweep.conftest import TABLE, Said, endings, results
@@ -139,6 +140,14 @@ def test_what_makes_no_sense_is_said_before_any_work(
     assert message in said
     assert "Traceback" not in said
     assert not (outputs / "runs").exists()
+
+
+def test_no_cell_is_begun_that_could_not_log(
+    sweep: Sweep, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "_has_key", lambda: False)
+    code, said = sweep("seed=0,1", "logger=wandb", "logger.mode=online")
+    assert (code, said.count("wandb login"), (outputs / "runs").exists()) == (2, 1, False)
 
 
 def test_a_signal_in_this_process_ends_the_sweep_with_a_checkpoint(
