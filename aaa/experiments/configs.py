@@ -83,6 +83,16 @@ def check_unread(config: DictConfig, command: str, keys: Iterable[str], why: str
             raise ValueError(f"{key}={value} would do nothing: {why}")
 
 
+def is_given(key: str) -> bool:
+    """Whether a key stands on the command line; a scale or model may have its own value for it."""
+    if (
+        not HydraConfig.initialized()
+    ):  # in a worker, which has a checked config and no command line
+        return False
+    given = HydraConfig.get().overrides.task
+    return any(override.lstrip("+").partition("=")[0] == key for override in given)
+
+
 @functools.cache
 def _own_file(command: str) -> DictConfig:
     file = OmegaConf.load(config_source(command)[0] / f"{command}.yaml")

@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from aaa.control import SparsityControl
 from aaa.data.corpus import Corpus
+from aaa.data.streamed import HELD_OUT_DOCUMENTS
 from aaa.data.wordpiece import TokenizerSource
-from aaa.experiments.configs import build, check_keys, check_unread
+from aaa.experiments.configs import build, check_keys, check_unread, is_given
 from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.experiments.plan import build_pattern, check_source, method, without_places
 from aaa.experiments.resume import KIN
@@ -141,6 +142,11 @@ def _check_data(config: DictConfig) -> None:
     if data.streaming and config.training.max_steps is None:
         raise ValueError(
             "data.streaming=true needs training.max_steps: how long an epoch is is not known"
+        )
+    if data.streaming and is_given("data.held_out"):
+        raise ValueError(
+            f"data.held_out={share} is a share, but how long a stream is is not known: leave it "
+            f"out, data.streaming=true holds out the first {HELD_OUT_DOCUMENTS} documents"
         )
     minutes = config.run.checkpoint_minutes
     if minutes is not None and not (is_number(minutes) and minutes > 0):

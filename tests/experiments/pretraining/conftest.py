@@ -32,6 +32,13 @@ def compose(overrides: list[str]) -> Make:
     return lambda *further: compose_config([*overrides, *further], "pretrain")
 
 
+@pytest.fixture
+def compose_streaming(overrides: list[str]) -> Make:
+    """Likewise, without the share that is held out: a stream has none."""
+    rest = [override for override in overrides if not override.startswith("data.held_out=")]
+    return lambda *further: compose_config([*rest, *further, "data.streaming=true"], "pretrain")
+
+
 def losses(directory: Path) -> dict[int, str]:
     return {int(step): value for step, name, value in metrics_csv(directory)[1:]
             if name == "train/loss"}  # fmt: skip

@@ -93,19 +93,20 @@ def stopped_after(steps: int, config: DictConfig) -> Path:
 
 
 class TestGoingOn:
-    @pytest.mark.parametrize("streaming", ["false", "true"])
+    @pytest.mark.parametrize("how", ["compose", "compose_streaming"])
     def test_in_another_division_as_if_nothing_had_happened(
         self,
-        compose: Make,
+        request: pytest.FixtureRequest,
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
-        streaming: str,
+        how: str,
     ) -> None:
         """Five steps in batches of 4, the rest in two micro-batches of 2 (no dropout here)."""
         monkeypatch.setattr("aaa.data.streamed.HELD_OUT_DOCUMENTS", 10)
         monkeypatch.setattr("aaa.data.streamed.POOL", 8)
         caplog.set_level(logging.INFO)
-        shared = (f"data.streaming={streaming}", "run.checkpoint_every=5", "run.log_every=2")
+        compose: Make = request.getfixturevalue(how)
+        shared = ("run.checkpoint_every=5", "run.log_every=2")
         undisturbed, _ = finished(compose(*shared))
         again = f"run.output_dir={undisturbed.parents[1] / 'again'}"
         stopped_after(6, compose(*shared, again))

@@ -72,9 +72,9 @@ class TestOneRun:
         finished(compose("run.compile=true", "training.max_steps=2"))
         assert compiled == ["BertModel"]
 
-    def test_streaming(self, compose: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_streaming(self, compose_streaming: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("aaa.data.streamed.HELD_OUT_DOCUMENTS", 10)
-        directory, result = finished(compose("data.streaming=true"))
+        directory, result = finished(compose_streaming())
         assert result["epochs"] is None
         assert not (directory.parents[1] / "cache" / "tokens").exists()
 
@@ -197,6 +197,7 @@ class TestIdentity:
             (["pattern=syntax"], "blocks of packed documents do not have"),
             (["data.streaming=true", "training.max_steps=null", "training.max_epochs=1"],
              "needs training.max_steps"),
+            (["data.streaming=true"], "data.held_out=0.05 is a share, .* leave it out"),
             (["model=bert_4x256", "model.heads=3"], "multiple of model.heads"),
             (["model=bert_4x256", "model.dropout=1"], "model.dropout"),
             (["model=bert_4x256", "model.layers=0"], "model.layers must be 1 or more"),
