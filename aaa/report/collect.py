@@ -46,7 +46,9 @@ def collect(table: Table, output_dir: Path) -> Measured:
     results: list[Result] = []
     runs: dict[tuple[str, str], list[Run]] = {}
     for cell in table.cells():
-        record = records.get(cell.key) or Record(*cell.key, cell.overrides)
+        record = records.get(cell.key)
+        if record is None or not record.is_of(cell):
+            record = Record(*cell.key, cell.overrides)
         result = record.result(output_dir)
         if is_finished(result):
             assert result is not None

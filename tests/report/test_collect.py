@@ -115,6 +115,22 @@ class TestStates:
             Run(1, "refused", "x", note="sparsity.target=0.97 is out of reach"),
         )
 
+    def test_a_record_of_what_the_table_said_before_is_of_no_cell(
+        self, spec: Table, tmp_path: Path
+    ) -> None:
+        """What a sweep adds to a cell's overrides does not make it another one."""
+        write_sweep(tmp_path, spec)
+        column = replace(spec.columns[0], overrides=(*spec.columns[0].overrides, "a=1"))
+        changed = replace(spec, columns=(column, *spec.columns[1:]))
+        runs = collect(changed, tmp_path).runs()
+        assert {run.status for _, of, run in runs if of == runs[0][1]} == {"missing"}
+        assert {run.status for _, of, run in runs if of != runs[0][1]} == {"finished"}
+        cell = next(c for c in spec.cells() if (c.row, c.column) == PLACE)
+        added = replace(record(cell, "abc"), overrides=(*cell.overrides, "model.path='x'", "b=2"))
+        write_run(tmp_path, "abc")
+        write_records(tmp_path, spec, [added])
+        assert the_run(spec, tmp_path).run_id == "abc"
+
     @pytest.fixture
     def directory(self, spec: Table, tmp_path: Path) -> Path:
         """Of a run that the index knows."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from aaa.experiments.result import is_finished, read_result, write_json
-from aaa.experiments.tables.spec import Table
+from aaa.experiments.tables.spec import Cell, Table
 
 FOLDER = "tables"
 
@@ -46,6 +46,10 @@ class Record:
     def key(self) -> tuple[str, str, int]:
         """What tells it from the other cells of its table and scale."""
         return self.row, self.column, self.seed
+
+    def is_of(self, cell: Cell) -> bool:
+        """Whether it is of this very cell, not of one that its table had in that place before."""
+        return self.overrides[: len(cell.overrides)] == cell.overrides
 
     def result(self, output_dir: Path) -> dict[str, Any] | None:
         """The run's result, finished or failed, or None where there is none yet."""
