@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
 from aaa.experiments.sweep.estimate import Load
 from aaa.experiments.sweep.run_ids import Named
-from aaa.experiments.tables.cells import Cell, Pretraining
-from aaa.experiments.tables.index import Record
+from aaa.experiments.tables.cells import Cell, Pretraining, Table
+from aaa.experiments.tables.index import Record, write_records
 
 # What a table says itself; and the option by which a part of it is chosen.
 OF_THE_TABLE = {"task": "columns", "pattern": "rows", "seed": "seeds"}
@@ -61,6 +62,25 @@ class Known:
             needs=self.wanted.needs,
             problem=self.problem,
         )
+
+
+def write_known(output_dir: Path, table: Table, known: Sequence[Known], is_trial: bool) -> None:
+    """Puts cells into their table's index.
+
+    Args:
+        output_dir: where the index and the runs lie.
+        table: which they are of.
+        known: the cells.
+        is_trial: whether nothing is going to be run; a result that the index knows then stays
+            in its cell, whatever the trial's own overrides would make of that.
+    """
+    cells = {one.wanted.cell.key: one.wanted.cell for one in known if one.wanted.cell is not None}
+
+    def stays(record: Record) -> bool:
+        is_current = is_trial and record.is_of(cells[record.key])
+        return is_current and record.result(output_dir) is not None
+
+    write_records(output_dir, table, [one.record() for one in known], stays)
 
 
 def of_table(

@@ -15,7 +15,14 @@ from rich.progress import track
 
 from aaa.experiments.login import check_login
 from aaa.experiments.result import is_finished, read_result
-from aaa.experiments.sweep.cells import Known, Wanted, check_given, of_product, of_table
+from aaa.experiments.sweep.cells import (
+    Known,
+    Wanted,
+    check_given,
+    of_product,
+    of_table,
+    write_known,
+)
 from aaa.experiments.sweep.conduct import Conductor, Job
 from aaa.experiments.sweep.display import SweepDisplay, own_console
 from aaa.experiments.sweep.estimate import by_flops, estimate
@@ -23,7 +30,6 @@ from aaa.experiments.sweep.options import check_switches
 from aaa.experiments.sweep.pretrain import PRETRAIN, pretrain
 from aaa.experiments.sweep.run_ids import FILE, RunIds
 from aaa.experiments.sweep.session import Ended, Session
-from aaa.experiments.tables.index import write_records
 from aaa.experiments.tables.spec import Table, load_table
 
 if TYPE_CHECKING:
@@ -112,7 +118,7 @@ class Sweep:
         self.results = {name: read_result(self.runs / name) for name in names}
         self.to_do = self._missing()
         if self.table is not None:
-            write_records(self.output_dir, self.table, [one.record() for one in self.known])
+            write_known(self.output_dir, self.table, self.known, self.plugin.dry_run)
 
     def _wanted(self) -> list[Wanted]:
         plugin, overrides = self.plugin, self.overrides

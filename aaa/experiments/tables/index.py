@@ -7,7 +7,7 @@ for. The runs themselves lie where all runs lie; cells of several tables may sha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,15 +90,25 @@ def read_records(path: Path) -> dict[tuple[str, str, int], Record]:
     return {record.key: record for record in records}
 
 
-def write_records(output_dir: Path, table: Table, records: Iterable[Record]) -> Path:
-    """Puts records in place of the older ones of the same cells; others stay.
+def write_records(
+    output_dir: Path,
+    table: Table,
+    records: Iterable[Record],
+    stays: Callable[[Record], bool] = lambda _: False,
+) -> Path:
+    """Puts records in place of the older ones of the same cells, but of those that stay.
 
     So a sweep over some rows, columns or seeds adds to what earlier ones did.
     """
     path = index_path(output_dir, table.name, table.scale)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        merged = read_records(path) | {record.key: record for record in records}
+        there = read_records(path)
+        merged = there | {
+            record.key: record
+            for record in records
+            if record.key not in there or not stays(there[record.key])
+        }
         write_json(
             path,
             {

@@ -46,6 +46,30 @@ def test_runs_the_cells_of_a_table_once(table: MakeTable, sweep: Sweep, outputs:
     assert len(read_records(index_path(outputs, "mine", "demo"))) == 3  # added, none lost
 
 
+def test_a_dry_run_takes_no_result_out_of_the_index(
+    table: MakeTable, sweep: Sweep, outputs: Path
+) -> None:
+    """It adds what has none, and what the table no longer asks for gives way."""
+    command = [f"+table={table()}", "columns=cola"]
+    sweep(*command, "rows=fixed")
+    index = index_path(outputs, "mine", "demo")
+    before = read_records(index)
+    code, said = sweep(*command, "training.max_steps=5", "dry_run=true")
+    assert (code, "2 cells, 2 runs: 2 to do" in said) == (0, True)
+    after = read_records(index)
+    assert after["fixed", "cola", 0] == before["fixed", "cola", 0]
+    assert "training.max_steps=5" in after["aaa", "cola", 0].overrides
+    index.unlink()  # as where runs were copied from elsewhere
+    sweep(*command, "dry_run=true")
+    assert read_records(index)["fixed", "cola", 0] == before["fixed", "cola", 0]
+    rows = {"fixed": {"overrides": ["pattern=local2"]}}
+    sweep(f"+table={table(rows=rows)}", "columns=cola", "dry_run=true")
+    changed = read_records(index)["fixed", "cola", 0]
+    assert changed.run_id not in (None, before["fixed", "cola", 0].run_id)
+    sweep(*command, "training.max_steps=5", "rows=fixed")
+    assert read_records(index)["fixed", "cola", 0] != before["fixed", "cola", 0]
+
+
 def test_cells_that_share_a_run_do_it_once(table: MakeTable, sweep: Sweep, outputs: Path) -> None:
     rows = {name: {"overrides": ["pattern=local2"]} for name in ("one", "other")}
     code, said = sweep(f"+table={table(rows=rows)}", "columns=cola")
