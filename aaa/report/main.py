@@ -10,7 +10,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from aaa.experiments.tables.index import index_path
+from aaa.experiments.tables.index import given_to_all, index_path, read_records
 from aaa.experiments.tables.spec import find_table, load_table, scales_of
 from aaa.report.axes import axes_markdown, has_axes, show_axes
 from aaa.report.collect import Result, collect
@@ -33,6 +33,7 @@ Tables from the results of runs.
 
 A named table is also written as HTML page, Markdown, LaTeX, CSV, JSON and pictures.
 """
+OUTPUT_DIR = "run.output_dir="  # of a sweep, as --output-dir is here
 FILTERS = ("task", "pattern", "model")
 
 
@@ -194,11 +195,14 @@ def _log_to_wandb(
 
 
 def _say_next(name: str, table: Measured, output_dir: Path, console: Console) -> None:
-    """The command that does what is missing, for the table by the name that was typed."""
+    """The command that does what is missing, with the typed name and as a sweep was told to."""
     statuses = {run.status for _, _, run in table.runs()}
+    spec = load_table(name, str(table.scale))
+    records = read_records(index_path(output_dir, spec.name, spec.scale))
     words = ["aaa", "finetune", "-m", f"+table={name}", f"scale={table.scale}"]
+    words += [o for o in given_to_all(spec, records) if not o.startswith(OUTPUT_DIR)]
     if output_dir != Path("outputs"):
-        words.append(f"run.output_dir={output_dir}")
+        words.append(f"{OUTPUT_DIR}{output_dir}")
     command = shlex.join(words)
     if statuses & {MISSING, INTERRUPTED}:
         console.print(f"next: {command}", soft_wrap=True, highlight=False)

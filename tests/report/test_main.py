@@ -58,6 +58,24 @@ class TestNamed:
         again = f"+table=4 scale=demo run.output_dir={outputs} retry_failed=true"
         assert f"next: aaa finetune -m {again}" in text
 
+    def test_the_next_step_says_what_the_sweep_was_told(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """To all cells: neither to some alone, nor the folder of what each starts from."""
+        spec = load_table("3", "demo")
+        cells = spec.cells(rows=[spec.cells()[0].row])[:2]
+        told = ("pattern.source='x'", "data.path=my data", f"run.output_dir={tmp_path}", "a=1")
+        records = [
+            replace(record(cell), overrides=(*cell.overrides, *told, f"b={cell.column}"))
+            for cell in cells
+        ]
+        write_records(tmp_path, spec, records)
+        main(["3", "--output-dir", str(tmp_path)])
+        command = shlex.split(shown(capsys).partition("next: ")[2])
+        assert command[3:] == [
+            "+table=3", "scale=demo", "data.path=my data", "a=1", f"run.output_dir={tmp_path}",
+        ]  # fmt: skip
+
     def test_the_largest_scale_that_was_begun_unless_told(
         self, outputs: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

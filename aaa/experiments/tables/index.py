@@ -7,7 +7,7 @@ for. The runs themselves lie where all runs lie; cells of several tables may sha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +51,15 @@ class Record:
         """Whether it is of this very cell, not of one that its table had in that place before."""
         return self.overrides[: len(cell.overrides)] == cell.overrides
 
+    def given(self, cell: Cell) -> tuple[str, ...]:
+        """What the sweep was told: beyond the cell's overrides and the folders of what it needs."""
+        rest = self.overrides[len(cell.overrides) :]
+        for key in (gives.partition("=")[0] for need in cell.needs for gives in need.gives):
+            # As ``Pretraining.given`` writes it; a run that is waited for has left no folder yet.
+            if rest and rest[0].startswith(f"{key}='"):
+                rest = rest[1:]
+        return rest
+
     def result(self, output_dir: Path) -> dict[str, Any] | None:
         """The run's result, finished or failed, or None where there is none yet."""
         return read_result(output_dir / "runs" / self.run_id) if self.run_id else None
@@ -88,6 +97,13 @@ def read_records(path: Path) -> dict[tuple[str, str, int], Record]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no index of a table ({error}); delete it") from error
     return {record.key: record for record in records}
+
+
+def given_to_all(table: Table, records: Mapping[tuple[str, str, int], Record]) -> tuple[str, ...]:
+    """What all cells of an index were given on a sweep's command line, in its order."""
+    pairs = [(cell, records[cell.key]) for cell in table.cells() if cell.key in records]
+    given = [record.given(cell) for cell, record in pairs if record.is_of(cell)]
+    return tuple(one for one in given[0] if all(one in each for each in given)) if given else ()
 
 
 def write_records(
