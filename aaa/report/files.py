@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from aaa.report.latex import latex
@@ -11,14 +13,35 @@ from aaa.report.tidy import as_csv
 from aaa.report.wording import Wording
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder that files are to be written to, where it is not there yet.
+
+    Raises:
+        ValueError: if there can be none, or nothing be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror
+    else:
+        if os.access(folder, os.W_OK | os.X_OK):
+            return
+        why = os.strerror(errno.EACCES)
+    raise ValueError(f"{folder} is no folder that can be written to ({why}); give another one")
+
+
 def write_files(wording: Wording, folder: Path) -> list[Path]:
-    """Writes page, pictures, Markdown, LaTeX, CSV, JSON; returns their paths, the page first."""
+    """Writes page, pictures, Markdown, LaTeX, CSV, JSON; returns their paths, the page first.
+
+    Raises:
+        ValueError: if the folder cannot be made.
+    """
     from aaa.plots.files import save as save_picture  # matplotlib takes half a second
     from aaa.report.charts import charts
     from aaa.report.page import page
 
     table = wording.table
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     pictures = {
         name: save_picture(figure, folder / f"{table.name}-{name}")
         for name, figure in charts(table).items()

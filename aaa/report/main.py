@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +13,8 @@ from rich.console import Console
 from aaa.experiments.tables.index import given_to_all, index_path, read_records
 from aaa.experiments.tables.spec import find_table, load_table, scales_of
 from aaa.report.axes import axes_markdown, has_axes, show_axes
-from aaa.report.collect import Result, collect
-from aaa.report.files import write_files
+from aaa.report.collect import collect
+from aaa.report.files import make_folder, write_files
 from aaa.report.fill import fill, of_other_settings
 from aaa.report.measured import FAILED, INTERRUPTED, MISSING, Measured, load
 from aaa.report.runs import Found, read_runs, tables_of
@@ -45,38 +45,27 @@ def main(arguments: list[str]) -> int:
     """
     options = _parser().parse_args(arguments)
     console = Console()
-    wanted = {name: getattr(options, name) for name in FILTERS if getattr(options, name)}
     named = [name for name in options.what if not Path(name).is_dir() and _is_table(name)]
     folders = [Path(name) for name in options.what if name not in named]
     if options.fill and (options.results is not None or len(named) != 1):
         raise ValueError("--fill goes with one named table, as in aaa table 4 --fill FILE")
-    if options.results is not None:
-        tables = [_kept(options.results, named, folders)]
-    elif named:
-        if folders or wanted or options.statistics:
-            raise ValueError(
-                f"{', '.join(named)}: a named table takes neither folders nor --statistics nor "
-                f"{', '.join(f'--{name}' for name in FILTERS)}: those are for runs"
-            )
-        tables = [_measured(name, options.scale, options.output_dir, console) for name in named]
-        for path in options.fill:
-            tables = [_filled(table, path, console) for table in tables]
-    else:
-        runs = _runs(folders or [options.output_dir / "runs"], wanted)
-        if options.statistics:
-            return _statistics([result for result, _ in runs], options.to, console)
-        tables = tables_of(runs)
-    for table in tables:
+    if options.statistics and not named and options.results is None:
+        return _statistics(_runs(options, folders), options.to, console)
+    notes: list[str] = []
+    tables = _tables(options, named, folders, notes)
+    is_of_here = bool(named) and options.results is None
+    places = [_place(options, table, is_of_here) for table in tables]
+    _make_ready(options, places)
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False)
+    for table, place in zip(tables, places, strict=True):
         wording = Wording(table)
         show(wording, console)
-        folder = options.to
-        if folder is None and named and options.results is None:
-            folder = options.output_dir / "tables" / f"{table.name}.{table.scale}"
-        if folder is not None:
-            _write(wording, folder, console)
+        if place is not None:
+            _write(wording, place, console)
         if options.wandb is not None:
             _log_to_wandb(table, options.wandb, options.output_dir, console)
-    if named and options.results is None:
+    if is_of_here:
         for name, table in zip(named, tables, strict=True):
             _say_next(name, table, options.output_dir, console)
     return 0
@@ -120,6 +109,48 @@ def _is_table(name: str) -> bool:
     return True
 
 
+def _tables(
+    options: argparse.Namespace, named: Sequence[str], folders: Sequence[Path], notes: list[str]
+) -> list[Measured]:
+    """What is to be shown; ``notes`` gets what is to be said of it first."""
+    if options.results is not None:
+        return [_kept(options.results, named, folders)]
+    if not named:
+        return tables_of(_runs(options, folders))
+    if folders or options.statistics or any(getattr(options, name) for name in FILTERS):
+        raise ValueError(
+            f"{', '.join(named)}: a named table takes neither folders nor --statistics nor "
+            f"{', '.join(f'--{name}' for name in FILTERS)}: those are for runs"
+        )
+    tables = [_measured(name, options.scale, options.output_dir, notes) for name in named]
+    for path in options.fill:
+        tables = [_filled(table, path, notes) for table in tables]
+    return tables
+
+
+def _place(options: argparse.Namespace, table: Measured, is_of_here: bool) -> Path | None:
+    """The folder that a table is written to, if it is written."""
+    if options.to is None and is_of_here:
+        return Path(options.output_dir / "tables" / f"{table.name}.{table.scale}")
+    return options.to
+
+
+def _make_ready(options: argparse.Namespace, places: Iterable[Path | None]) -> None:
+    """What could stand in the way of a table that was shown already.
+
+    Raises:
+        ValueError: if a folder cannot be made, or W&B not be logged in to.
+    """
+    if options.wandb == "online":
+        from aaa.report.wandb_table import log_in
+
+        log_in()
+    for place in filter(None, places):
+        make_folder(place)
+    if options.wandb is not None:
+        make_folder(options.output_dir / "tables")
+
+
 def _kept(path: Path, named: Sequence[str], folders: Sequence[Path]) -> Measured:
     table = load(path)
     names = [find_table(name).stem for name in named] + [str(folder) for folder in folders]
@@ -128,7 +159,7 @@ def _kept(path: Path, named: Sequence[str], folders: Sequence[Path]) -> Measured
     return table
 
 
-def _measured(name: str, scale: str | None, output_dir: Path, console: Console) -> Measured:
+def _measured(name: str, scale: str | None, output_dir: Path, notes: list[str]) -> Measured:
     """The table at the scale wanted, or at the largest that has been begun."""
     if scale is None:
         scales, stem = scales_of(name), find_table(name).stem
@@ -136,28 +167,28 @@ def _measured(name: str, scale: str | None, output_dir: Path, console: Console) 
         scale = begun[-1] if begun else scales[0]
         others = ", ".join(known for known in begun if known != scale)
         if others:
-            console.print(f"at scale {scale}; there is also --scale {others}", style="dim")
+            notes.append(f"at scale {scale}; there is also --scale {others}")
     return collect(load_table(name, scale), output_dir)
 
 
-def _filled(table: Measured, path: Path, console: Console) -> Measured:
-    """With the runs that are kept in a file; says which of them are of other settings."""
+def _filled(table: Measured, path: Path, notes: list[str]) -> Measured:
+    """With the runs that are kept in a file; notes which of them are of other settings."""
     kept = load(path)
     filled = fill(table, kept)
     if others := of_other_settings(table, kept):
         of_what = "run has" if len(others) == 1 else "runs have"
-        console.print(
+        notes.append(
             f"{path}: left out, {len(others)} {of_what} other settings than the cell has now: "
-            f"{', '.join(others)}",
-            soft_wrap=True, highlight=False,
-        )  # fmt: skip
+            f"{', '.join(others)}"
+        )
     return filled
 
 
-def _runs(folders: Sequence[Path], wanted: dict[str, list[str]]) -> list[Found]:
+def _runs(options: argparse.Namespace, folders: Sequence[Path]) -> list[Found]:
+    wanted = {name: getattr(options, name) for name in FILTERS if getattr(options, name)}
     runs = [
         (result, place)
-        for result, place in read_runs(folders)
+        for result, place in read_runs(folders or [options.output_dir / "runs"])
         if all(result[name] in values for name, values in wanted.items())
     ]
     if not runs:
@@ -165,14 +196,15 @@ def _runs(folders: Sequence[Path], wanted: dict[str, list[str]]) -> list[Found]:
     return runs
 
 
-def _statistics(results: Sequence[Result], folder: Path | None, console: Console) -> int:
-    learned = [result for result in results if has_axes(result)]
+def _statistics(runs: Sequence[Found], folder: Path | None, console: Console) -> int:
+    learned = [result for result, _ in runs if has_axes(result)]
     if not learned:
         raise ValueError("none of these runs has a learned pattern whose choices were counted")
+    if folder is not None:
+        make_folder(folder)
     for result in learned:
         show_axes(result, console)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / "statistics.md"
         path.write_text("\n".join(axes_markdown(result) for result in learned))
         console.print(f"written: {path}", soft_wrap=True)

@@ -14,6 +14,22 @@ from aaa.report.wording import Wording
 PROJECT = "adaptive-axis-attention"
 
 
+def log_in() -> None:
+    """Logs in to W&B, with the API key that it knows or on a terminal asks for.
+
+    Raises:
+        ValueError: if there is none, or W&B does not take it.
+    """
+    import wandb
+
+    try:
+        wandb.setup(wandb.Settings(mode="online"))  # else WANDB_MODE=offline makes it no question
+        wandb.login()
+    except wandb.Error as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"--wandb online: {said} (--wandb offline needs none)") from error
+
+
 def log_table(table: Measured, mode: Literal["online", "offline"], output_dir: Path) -> Path:
     """Logs the table; its W&B id is its name and scale, so that a later one takes its place.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from aaa import cli
 from aaa.experiments.tables.index import write_records
 from aaa.experiments.tables.spec import load_table, table_folder
 from aaa.report.main import main
@@ -226,6 +228,45 @@ def test_wrong_input_is_said(arguments: list[str], said: str) -> None:
     with pytest.raises(ValueError, match=r"folder|table|scale") as error:
         main(arguments)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--to", "{file}"], "{file} is no folder that can be written to (File exists)"),
+        (["--to", "/proc/x"], "/proc/x is no folder that can be written to (No such file"),
+        (["--output-dir", "{file}"], "{file}/tables/table_4.demo.json cannot be read: Not a dir"),
+        (["--output-dir", "{file}/x"], "x/tables/table_4.demo.json cannot be read: Not a dir"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_written_is_said_before_anything_is_shown(
+    outputs: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sweep(outputs, replace(load_table("4", "small"), seeds=(0,)))  # two scales: said, too
+    file = outputs / "a file"
+    file.touch()
+    with pytest.raises(SystemExit) as end:
+        cli.table(
+            ["4", "--output-dir", str(outputs), *(word.format(file=file) for word in arguments)]
+        )
+    assert end.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said.format(file=file) in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_that_wandb_knows_no_key_is_said_before_anything_is_shown(outputs: Path) -> None:
+    environment = {name: text for name, text in os.environ.items() if name != "WANDB_API_KEY"}
+    done = subprocess.run(
+        [sys.executable, "-m", "aaa", "table", "4", "--output-dir", outputs, "--wandb", "online"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        env=environment | {"NETRC": str(outputs / "none"), "WANDB_CONFIG_DIR": str(outputs / "c")},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("aaa: --wandb online: No API key configured.")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_table_at_wandb(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

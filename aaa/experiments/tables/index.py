@@ -52,7 +52,7 @@ class Record:
         return self.overrides[: len(cell.overrides)] == cell.overrides
 
     def given(self, cell: Cell) -> tuple[str, ...]:
-        """What the sweep was told: beyond the cell's overrides and the folders of what it needs."""
+        """What the sweep was told: all but the cell's overrides and the folders of its needs."""
         rest = self.overrides[len(cell.overrides) :]
         for key in (gives.partition("=")[0] for need in cell.needs for gives in need.gives):
             # As ``Pretraining.given`` writes it; a run that is waited for has left no folder yet.
@@ -84,7 +84,7 @@ def read_records(path: Path) -> dict[tuple[str, str, int], Record]:
     """The records in an index by cell; none where it does not exist yet.
 
     Raises:
-        ValueError: if the file is no index.
+        ValueError: if the file is no index, or cannot be read.
     """
     try:
         cells = json.loads(path.read_text())["cells"]
@@ -94,6 +94,8 @@ def read_records(path: Path) -> dict[tuple[str, str, int], Record]:
         ]
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no index of a table ({error}); delete it") from error
     return {record.key: record for record in records}
