@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 
 def check_whole(owner: str, argument: str, value: Any, least: int) -> None:
@@ -14,7 +14,7 @@ def check_whole(owner: str, argument: str, value: Any, least: int) -> None:
 
 def check_finite(owner: str, argument: str, value: Any, above: float | None = None) -> None:
     """Raises a ValueError for what is no finite number, or not above a bound."""
-    if not is_number(value) or not math.isfinite(value):
+    if not is_finite(value):
         raise ValueError(f"{owner} {argument} is a finite number, not {value!r}")
     if above is not None and value <= above:
         raise ValueError(f"{owner} {argument} is above {above}, not {value!r}")
@@ -24,6 +24,11 @@ def check_bool(what: str, value: Any) -> None:
     """Raises a ValueError for what is neither true nor false: ``"no"`` would count as true."""
     if not isinstance(value, bool):
         raise ValueError(f"{what} must be true or false, not {value!r}")
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number, and neither infinite nor none (NaN)."""
+    return is_number(value) and math.isfinite(cast(float, value))
 
 
 def is_number(value: object, *kinds: type) -> bool:

@@ -5,7 +5,7 @@ Each raises ``ValueError`` that begins with ``where``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aaa.names import known_name
@@ -40,6 +40,30 @@ def as_words(node: Any, where: str) -> tuple[str, ...]:
     if not isinstance(node, list) or not all(isinstance(word, str) for word in node):
         raise ValueError(f"{where} is a list of words, not {node!r}")
     return tuple(node)
+
+
+def names_under(
+    node: Mapping[str, Any],
+    key: str,
+    what: str,
+    known: Iterable[str],
+    where: str,
+    default: Sequence[str] | None = None,
+) -> tuple[str, ...]:
+    """Known names under a key, at least one and each once; without it ``default``, or all.
+
+    Args:
+        what: one of them is called.
+    """
+    known = list(known)
+    names = as_words(node.get(key, list(default or known)), f"{where}, {key}")
+    if not names:
+        raise ValueError(f"{where}, {key} is empty; known: {', '.join(known)}")
+    for name in names:
+        known_name(name, known, f"{where}: {what}")
+        if names.count(name) > 1:
+            raise ValueError(f"{where}, {key} has {name} more than once; each is there once")
+    return names
 
 
 def text_under(node: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:

@@ -9,12 +9,14 @@ from aaa.experiments.tables.cells import Column, Pretraining, Row
 from aaa.experiments.tables.nodes import (
     as_mapping,
     as_words,
+    names_under,
     only_keys,
     text_under,
     word_under,
 )
 from aaa.names import known_name
-from aaa.numbers import is_number
+from aaa.numbers import is_finite
+from aaa.places import config_folder
 
 QUANTITIES = ("rho", "score", "row_share", "column_share")
 COLUMN_KEYS = ("label", "metric", "overrides", "at")
@@ -51,10 +53,9 @@ def read_row(
     if "pretrained" in node:
         pretrained = _pretraining(node["pretrained"], at, scale, where)
         overrides = (*as_words(at.get("pretrained", []), f"{where}, pretrained"), *overrides)
-    only = node.get("columns")
     x = node.get("x")
-    if x is not None and not is_number(x):
-        raise ValueError(f"{where}: x is a number, not {x!r}")
+    if x is not None and not is_finite(x):
+        raise ValueError(f"{where}: x is a finite number, not {x!r}")
     return Row(
         name=name,
         label=label,
@@ -69,12 +70,9 @@ def read_row(
         target=node.get("target"),
         pretrained=pretrained,
         requires=as_words(node.get("requires", []), f"{where}, requires"),
-        columns=None
-        if only is None
-        else tuple(
-            known_name(column, columns, f"{where}: column")
-            for column in as_words(only, f"{where}, columns")
-        ),
+        columns=names_under(node, "columns", "column", columns, where)
+        if node.get("columns") is not None
+        else None,
         series=word_under(node, "series", where),
         x=x,
         paper=_paper(node.get("paper", {}), columns, f"{where}, paper"),
@@ -89,9 +87,9 @@ def _paper(node: Any, columns: Iterable[str], where: str) -> Mapping[str, Mappin
         known_name(quantity, QUANTITIES, f"{where}: quantity")
         for column, figure in as_mapping(figures, f"{where}, {quantity}").items():
             known_name(column, columns, f"{where}: column")
-            if not is_number(figure):
+            if not is_finite(figure):
                 raise ValueError(
-                    f"{where}, {quantity}, {column} is a number in percent, not {figure!r}"
+                    f"{where}, {quantity}, {column} is a finite number in percent, not {figure!r}"
                 )
             if quantity != "score" and not 0 <= figure <= 100:
                 raise ValueError(f"{where}, {quantity}, {column} is in [0, 100], not {figure!r}")
@@ -103,13 +101,13 @@ def _pretraining(node: Any, at: Mapping[str, Any], scale: str, where: str) -> Pr
     node = as_mapping(node, where)
     only_keys(node, ("pattern", "gives", "adapts", "steps"), where)
     gives = as_words(node.get("gives", ["model.path"]), f"{where}, gives")
+    if not gives:
+        raise ValueError(f"{where}, gives is empty; leave it out for [model.path]")
     common = as_words(at.get("pretrain", []), f"{where}, pretrain")
-    own = (*common, f"pattern={text_under(node, 'pattern', where)}")
+    own = (*common, _pattern_under(node, "pattern", where))
     adapts = None
     if "adapts" in node:
-        adapts = Pretraining(
-            (*common, f"pattern={text_under(node, 'adapts', where)}"), ("model.path=",)
-        )
+        adapts = Pretraining((*common, _pattern_under(node, "adapts", where)), ("model.path=",))
         steps = as_mapping(node.get("steps", {}), f"{where}, steps").get(scale)
         if not isinstance(steps, int):
             raise ValueError(f"{where}: adapts needs steps at scale {scale}, a whole number")
@@ -117,6 +115,17 @@ def _pretraining(node: Any, at: Mapping[str, Any], scale: str, where: str) -> Pr
     elif "steps" in node:
         raise ValueError(f"{where}: steps are for adapts, the pattern that is gone on from")
     return Pretraining(own, tuple(f"{key}=" for key in gives), adapts)
+
+
+def pattern_names() -> list[str]:
+    """The patterns of conf/pattern."""
+    return sorted(file.stem for file in (config_folder() / "pattern").glob("*.yaml"))
+
+
+def _pattern_under(node: Mapping[str, Any], key: str, where: str) -> str:
+    """The override that chooses the pattern under a key."""
+    name = known_name(text_under(node, key, where), pattern_names(), f"{where}, {key}: pattern")
+    return f"pattern={name}"
 
 
 def _at_scale(

@@ -47,7 +47,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from aaa.experiments.tables.cells import (
     Cell,
@@ -61,12 +61,13 @@ from aaa.experiments.tables.nodes import (
     as_mapping,
     as_words,
     mapping_under,
+    names_under,
     only_keys,
     text_under,
 )
-from aaa.experiments.tables.parts import QUANTITIES, read_column, read_row
+from aaa.experiments.tables.parts import QUANTITIES, pattern_names, read_column, read_row
 from aaa.names import known_name
-from aaa.numbers import is_number
+from aaa.numbers import is_finite, is_number
 from aaa.places import config_folder, first_line
 
 __all__ = ["Cell", "Column", "Pretraining", "Row", "Table", "load_table", "scales_of"]
@@ -119,29 +120,12 @@ def load_table(name: str, scale: str = "demo") -> Table:
     spec = _read(path)
     where = path.name
     only_keys(spec, SPEC_KEYS, where)
-    scales = mapping_under(spec, "scales", where)
+    scales = _scales(spec, where)
     at = mapping_under(scales, known_name(scale, scales, f"{where}: scale"), f"{where}, scales")
     only_keys(at, SCALE_KEYS, f"{where}, scale {scale}")
     declared = mapping_under(spec, "columns", where)
     rows = mapping_under(spec, "rows", where)
-    quantities = as_words(spec.get("quantities", ["rho", "score"]), f"{where}, quantities")
-    if not quantities:
-        raise ValueError(f"{where}, quantities is empty; known: {', '.join(QUANTITIES)}")
-    for quantity in quantities:
-        known_name(quantity, QUANTITIES, f"{where}: quantity")
     scale_where, rows_where = f"{where}, scale {scale}", f"{where}, rows"
-    column_names = as_words(at.get("columns", list(declared)), f"{scale_where}, columns")
-    row_names = as_words(at.get("rows", list(rows)), f"{scale_where}, rows")
-    columns = tuple(
-        read_column(
-            known_name(column, declared, f"{scale_where}: column"),
-            declared[column],
-            scale,
-            scales,
-            where,
-        )
-        for column in column_names
-    )
     table = Table(
         name=path.stem,
         scale=scale,
@@ -149,12 +133,17 @@ def load_table(name: str, scale: str = "demo") -> Table:
         source=text_under(spec, "source", where, default=""),
         notes=as_words(spec.get("notes", []), f"{where}, notes"),
         kind=known_name(spec.get("kind", "table"), KINDS, f"{where}: kind"),
-        quantities=quantities,
+        quantities=names_under(
+            spec, "quantities", "quantity", QUANTITIES, where, default=("rho", "score")
+        ),
         overrides=as_words(at.get("overrides", []), f"{scale_where}, overrides"),
-        columns=columns,
+        columns=tuple(
+            read_column(name, declared[name], scale, scales, where)
+            for name in names_under(at, "columns", "column", declared, scale_where)
+        ),
         rows=tuple(
             read_row(name, mapping_under(rows, name, rows_where), scale, scales, declared, where)
-            for name in (known_name(row, rows, f"{scale_where}: row") for row in row_names)
+            for name in names_under(at, "rows", "row", rows, scale_where)
         ),
         seeds=_seeds(at.get("seeds", [0]), f"{scale_where}, seeds"),
         cost=_cost(at["cost"], f"{scale_where}, cost") if "cost" in at else None,
@@ -166,7 +155,18 @@ def load_table(name: str, scale: str = "demo") -> Table:
 def scales_of(name: str) -> list[str]:
     """The scales that a table has."""
     path = find_table(name)
-    return list(mapping_under(_read(path), "scales", path.name))
+    return list(_scales(_read(path), path.name))
+
+
+def _scales(spec: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """By name, which is a part of the names of files."""
+    scales = mapping_under(spec, "scales", where)
+    for scale in scales:
+        if "/" in scale:
+            raise ValueError(
+                f"{where}, scales: {scale!r} has a slash; a name without one is needed"
+            )
+    return scales
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -183,7 +183,11 @@ def _read(path: Path) -> dict[str, Any]:
                 OmegaConf.load(known[known_name(base, known, f"{path.name}: extends")]), spec
             )
         plain = OmegaConf.to_container(spec, resolve=False)
-    except (YAMLError, OmegaConfBaseException) as error:
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{path}{place} is no YAML: {error.problem}") from error
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
@@ -236,8 +240,7 @@ def _check_target(table: Table, row: Row, place: str) -> None:
                 f"one of conf/pattern as it stands, not {' '.join(matched.overrides)}"
             )
         if matched is None and target != "paper":
-            patterns = sorted(file.stem for file in (config_folder() / "pattern").glob("*.yaml"))
-            known = dict.fromkeys([row.name for row in table.rows] + patterns)
+            known = dict.fromkeys([row.name for row in table.rows] + pattern_names())
             known_name(target.removeprefix("match:"), known, f"{place}: target: row or pattern")
     elif target is not None and not (is_number(target) and 0 <= target < 1):
         raise ValueError(f"{place}: target is a share in [0, 1), not {target!r}")
@@ -255,6 +258,6 @@ def _cost(node: Any, where: str) -> Cost:
     weights = node.get("weights")
     numbers = [*(weights.values() if isinstance(weights, Mapping) else [weights])]
     numbers += [value for key, value in node.items() if key != "weights"]
-    if set(node) != set(COST_KEYS) or not all(is_number(n) and n > 0 for n in numbers):
+    if set(node) != set(COST_KEYS) or not all(is_finite(n) and n > 0 for n in numbers):
         raise ValueError(f"{where} has numbers above 0 for {', '.join(COST_KEYS)}, not {node!r}")
     return Cost(**node)

@@ -88,17 +88,20 @@ def test_a_pre_training_that_makes_no_sense_is_the_problem_of_its_cells_alone(
     table: MakeTable, sweep: Sweep, outputs: Path
 ) -> None:
     rows = TABLE["rows"] | {
-        "typo": {"overrides": ["pattern=full"], "pretrained": {"pattern": "ful"}},
-        "typo_too": {"overrides": ["pattern=ful"]},
+        "copied": {
+            "overrides": ["pattern=full"],
+            "pretrained": {"pattern": "diagonal_fixed_global1"},
+        },
+        "typo": {"overrides": ["pattern=ful"]},
     }
     code, said = sweep(f"+table={table(rows=rows)}", "columns=cola", "dry_run=true")
     assert code == 2
     told = "pattern 'ful' is unknown, did you mean full? known: aaa, aaa_columns, "
-    assert f"refused typo · cola · seed 0: mine, row typo, pretrained: {told}" in said
-    assert f"refused typo_too · cola · seed 0: {told}" in said
+    assert "refused copied · cola · seed 0: mine, row copied, pretrained: pattern" in said
+    assert f"refused typo · cola · seed 0: {told}" in said
     assert "search path" not in said
     assert "would run fixed · cola · seed 0" in said
-    record = read_records(index_path(outputs, "mine", "demo"))[("typo", "cola", 0)]
+    record = read_records(index_path(outputs, "mine", "demo"))[("copied", "cola", 0)]
     assert record.state(None) == "refused"
 
 

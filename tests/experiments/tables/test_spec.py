@@ -192,7 +192,7 @@ class TestOneOfYourOwn:
         (row(target=1.5), r"a share in \[0, 1\), not 1.5"),
         (row(paper={"score": {"mrpc": 1}}), "row other, paper: column 'mrpc' is unknown"),
         (row(paper={"f1": {"rte": 1}}), "row other, paper: quantity 'f1' is unknown"),
-        (row(paper={"score": {"rte": "abc"}}), "paper, score, rte is a number in percent, not 'a"),
+        (row(paper={"score": {"rte": "abc"}}), "paper, score, rte is a finite number in percent"),
         (row(paper={"rho": {"rte": 101}}), r"paper, rho, rte is in \[0, 100\], not 101"),
         ({"quantities": []}, "mine.yaml, quantities is empty; known: rho, score"),
         (
@@ -208,7 +208,25 @@ class TestOneOfYourOwn:
         (row(label=["a"]), r"row other: label is a word, not \['a'\]"),
         (row(series=["a"]), r"row other: series is a word, not \['a'\]"),
         (row(target="match:nope"), "row other: target: row or pattern 'nope' is unknown"),
-        (row(x="two"), "row other: x is a number, not 'two'"),
+        (row(x="two"), "row other: x is a finite number, not 'two'"),
+        (row(x=float("nan")), "row other: x is a finite number, not nan"),
+        (row(paper={"score": {"rte": float("inf")}}), "score, rte is a finite number in percent"),
+        ({"scales": {"demo": {"rows": []}}}, "scale demo, rows is empty; known: local, aaa"),
+        ({"scales": {"demo": {"columns": []}}}, "scale demo, columns is empty; known: rte, cola"),
+        ({"scales": {"demo": {"rows": ["local"] * 2}}}, "rows has local more than once"),
+        ({"scales": {"demo": {"columns": ["rte"] * 2}}}, "columns has rte more than once"),
+        ({"quantities": ["rho", "rho"]}, "mine.yaml, quantities has rho more than once"),
+        (row(columns=["rte", "rte"]), "row other, columns has rte more than once"),
+        (
+            row(pretrained={"pattern": "ful"}),
+            "row other, pretrained, pattern: pattern 'ful' is un",
+        ),
+        (
+            row(pretrained={"pattern": "full", "adapts": "ful", "steps": {"demo": 9}}),
+            "row other, pretrained, adapts: pattern 'ful' is unknown, did you mean full",
+        ),
+        (row(pretrained={"pattern": "full", "gives": []}), "pretrained, gives is empty; leave it"),
+        ({"scales": {"demo": {"seeds": [0]}, "a/b": {}}}, "mine.yaml, scales: 'a/b' has a slash"),
         (row(quoted="X", overrides=["pattern=full"]), "row other is quoted, so it has no runs"),
         (row(pretrained={"model": "full"}), "pretrained: key 'model' is unknown"),
         (
@@ -246,9 +264,15 @@ def test_unknown_tables_scales_and_parts_are_told_what_there_is(tmp_path: Path) 
     with pytest.raises(ValueError, match="scale demo: column 'mnli' is unknown; known: cola"):
         load_table("4").cells(columns=["mnli"])
     broken = tmp_path / "broken.yaml"
-    broken.write_text("title: [")
-    with pytest.raises(ValueError, match=r"broken\.yaml cannot be read"):
-        load_table(str(broken))
+    for text, message in (
+        ("title: x\nrows: [", r"broken\.yaml, line 2, column 8 is no YAML: expected the node"),
+        ("title: x\ntitle: y", r"broken\.yaml, line 2, column 1 is no YAML: found duplicate key"),
+        ("7", r"broken\.yaml cannot be read: Invalid loaded object type: int"),
+        ("\udcff", r"broken\.yaml cannot be read: 'utf-8' codec"),
+    ):
+        broken.write_text(text, errors="surrogateescape")
+        with pytest.raises(ValueError, match=message):
+            load_table(str(broken))
 
 
 def test_reading_a_table_takes_neither_torch_nor_hydra() -> None:
