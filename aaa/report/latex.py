@@ -88,15 +88,14 @@ def _line(wording: Wording, name: str, label: str) -> str:
 
 def _ours(shown: Shown) -> Callable[[Part], str]:
     def text(part: Part) -> str:
-        if part is not shown.main:
-            return _signed(part.value.partition(" ± ")[0])  # of ρ; its deviation is in the CSV
+        is_main = part is shown.main
         if not part.value:
-            return f"\\textit{{{escape(shown.state)}}}"
+            return f"\\textit{{{escape(shown.state)}}}" if is_main else ""
         mean, _, deviation = _signed(part.value).partition(" ± ")
-        value = f"\\textbf{{{mean}}}" if shown.is_best else mean
+        value = f"\\textbf{{{mean}}}" if is_main and shown.is_best else mean
         small = f"$\\pm${deviation}" if deviation else ""
         small += f" {escape(part.arrow.replace(' ', ''))}" if part.arrow else ""
-        small += f" \\textit{{{escape(shown.note)}}}" if shown.note else ""
+        small += f" \\textit{{{escape(shown.note)}}}" if is_main and shown.note else ""
         return f"{value}\\,{{\\scriptsize {small.strip()}}}" if small else value
 
     return text

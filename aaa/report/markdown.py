@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aaa.report.measured import QUANTITIES
+from aaa.report.measured import QUANTITIES, SCORE, Column
 from aaa.report.wording import Part, Shown, Wording, p_text, row_verdict
 
 
@@ -34,7 +34,7 @@ def grid(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -
 def _body(wording: Wording) -> str:
     table = wording.table
     header = ["", *(
-        f"{escape(column.label)} {QUANTITIES[quantity]}"
+        escape(f"{column.label} {_name(column, quantity)}")
         for column in table.columns
         for quantity in table.quantities
     )]  # fmt: skip
@@ -50,6 +50,12 @@ def _body(wording: Wording) -> str:
         for row in table.rows
     ]
     return grid(header, lines)
+
+
+def _name(column: Column, quantity: str) -> str:
+    """What a quantity is called; a score with what it is in that column."""
+    name = QUANTITIES[quantity]
+    return f"{name} ({column.metric})" if quantity == SCORE and column.metric else name
 
 
 def _cells(shown: Shown) -> list[str]:

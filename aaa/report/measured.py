@@ -7,6 +7,7 @@ of runs that are no longer there.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from aaa.names import known_name
 
 FORMAT = 1  # of the JSON
+NOTE_LENGTH = 160  # letters of an error below a table
 
 FINISHED, FAILED, REFUSED, RUNNING, INTERRUPTED, NEEDS, MISSING = STATUSES = (
     "finished", "failed", "refused", "running", "interrupted", "needs", "missing",
@@ -44,6 +46,17 @@ class Run:
     figures: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     curves: Mapping[str, Curve] = field(default_factory=dict)
+
+    @property
+    def short_note(self) -> str:
+        """The note as a caption bears it: an error without the long list of names that are known.
+
+        What is needed is a command that can be copied, and whole.
+        """
+        if self.status == NEEDS:
+            return self.note
+        beginning = self.note.partition(" known: ")[0].rstrip(";")
+        return textwrap.shorten(beginning, NOTE_LENGTH, placeholder=" …")
 
 
 @dataclass(frozen=True)

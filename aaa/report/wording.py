@@ -195,7 +195,7 @@ class Wording:
             row, column, run = next(place for place in self.table.runs() if place[2].note == note)
             where = f"{labels[row.name]}, {column.label}, seed {run.seed}"
             more = f" and {count - 1} more" if count > 1 else ""
-            sentences.append(f"{WORDS[status]}: {where}{more}: {note}")
+            sentences.append(f"{WORDS[status]}: {where}{more}: {run.short_note}")
         return sentences
 
     def _quoted(self) -> list[str]:

@@ -68,6 +68,10 @@ class TestTerminal:
 
 
 class TestMarkdown:
+    def test_heads_say_what_a_score_is(self, wording: Wording) -> None:
+        head = markdown(wording).splitlines()[2]
+        assert head.startswith("|  | MNLI ρ | MNLI score (Acc (mm)) | QQP ρ | QQP score (F1) |")
+
     def test_cells(self, wording: Wording) -> None:
         lines = markdown(wording).splitlines()
         [aaa] = [line for line in lines if line.startswith("| AAA |") and "‡ (79 ↑ 37)" in line]
@@ -107,6 +111,17 @@ class TestLatex:
         cells = [re.sub(r"\\&", "", line).count("&") for line in body if line.endswith("\\\\")]
         assert cells[0] == len(TASKS)
         assert set(cells[1:]) == {2 * len(TASKS)}
+
+    def test_every_quantity_over_several_seeds_has_its_deviation(self, wording: Wording) -> None:
+        shown = wording.cell("aaa_1", "stsb")
+        deviations = [part.value.partition(" ± ")[2] for part in shown.parts]
+        assert all(deviations)
+        text = latex(wording)
+        assert "mean $\\pm$ standard deviation" in text
+        for part, deviation in zip(shown.parts, deviations, strict=True):
+            mean = part.value.partition(" ± ")[0]
+            mean = f"\\textbf{{{mean}}}" if part is shown.main else mean
+            assert f"& {mean}\\,{{\\scriptsize $\\pm${deviation}" in text
 
     def test_ours_above_the_papers_best_in_bold(self, wording: Wording) -> None:
         text = latex(wording)

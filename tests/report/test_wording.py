@@ -106,6 +106,21 @@ def test_the_legend_explains_what_is_there_and_what_is_missing() -> None:
         assert part in text
 
 
+def test_the_legend_has_errors_in_a_few_words() -> None:
+    """Without all names that are known; what is needed is a command, and whole."""
+    command = f"aaa pretrain data.path={'/folder' * 30}"
+    runs = (
+        Run(0, "refused", note="pattern 'aa' is unknown, did you mean aaa? known: aaa, full"),
+        Run(1, "failed", note=f"RuntimeError: {'no luck ' * 60}"),
+        Run(2, "needs", note=command),
+    )
+    legend = Wording(with_runs(*runs)).legend()
+    assert legend[-3].endswith("seed 0: pattern 'aa' is unknown, did you mean aaa?")
+    assert legend[-2].endswith("no luck …")
+    assert len(legend[-2]) < 250
+    assert legend[-1].endswith(command)
+
+
 def test_the_legend_of_a_single_seed_speaks_of_no_deviation() -> None:
     text = "\n".join(Wording(table_4(seeds=1)).legend())
     assert "one seed" in text
