@@ -61,6 +61,7 @@ class Known:
             run_id=self.named.run_id if self.named else None,
             needs=self.wanted.needs,
             problem=self.problem,
+            pretraining=self.wanted.cell.pretraining,
         )
 
 

@@ -101,6 +101,12 @@ class Cell:
         """What tells it from the other cells of its table and scale."""
         return self.row, self.column, self.seed
 
+    @property
+    def pretraining(self) -> tuple[str, ...]:
+        """What makes the encoders that it starts from, as its table says it."""
+        runs = (run for need in self.needs for run in (need.adapts, need))
+        return tuple(run.command for run in runs if run is not None)
+
 
 @dataclass(frozen=True)
 class Cost:

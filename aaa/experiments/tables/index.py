@@ -18,6 +18,7 @@ from aaa.experiments.result import is_finished, read_result, write_json
 from aaa.experiments.tables.spec import Cell, Table
 
 FOLDER = "tables"
+LISTS = ("overrides", "needs", "pretraining")  # of a record
 
 State = Literal["finished", "failed", "missing", "needs", "refused"]
 
@@ -32,6 +33,7 @@ class Record:
         run_id: the run's directory under ``runs``; None while it cannot be named.
         needs: what has to be there first, as commands or as options to give.
         problem: why its config was refused.
+        pretraining: the cell's, when it was written; None in an index of an earlier version.
     """
 
     row: str
@@ -41,6 +43,7 @@ class Record:
     run_id: str | None = None
     needs: tuple[str, ...] = ()
     problem: str | None = None
+    pretraining: tuple[str, ...] | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -49,7 +52,8 @@ class Record:
 
     def is_of(self, cell: Cell) -> bool:
         """Whether it is of this very cell, not of one that its table had in that place before."""
-        return self.overrides[: len(cell.overrides)] == cell.overrides
+        begins = self.overrides[: len(cell.overrides)] == cell.overrides
+        return begins and self.pretraining in (None, cell.pretraining)
 
     def given(self, cell: Cell) -> tuple[str, ...]:
         """What the sweep was told: all but the cell's overrides and the folders of its needs."""
@@ -87,9 +91,9 @@ def read_records(path: Path) -> dict[tuple[str, str, int], Record]:
         ValueError: if the file is no index, or cannot be read.
     """
     try:
-        cells = json.loads(path.read_text())["cells"]
+        cells = [{"pretraining": None, **cell} for cell in json.loads(path.read_text())["cells"]]
         records = [
-            Record(**cell | {name: tuple(cell[name]) for name in ("overrides", "needs")})
+            Record(**cell | {name: tuple(cell[name]) for name in LISTS if cell[name] is not None})
             for cell in cells
         ]
     except FileNotFoundError:

@@ -75,6 +75,8 @@ def test_a_cell_starts_from_its_pre_training(
     need = f"aaa pretrain scale=demo pattern=full 'data.path=a wiki' run.output_dir={outputs}"
     assert (code, f"1 cells need: {need}" in said) == (0, True)
     assert "1 pre-training runs come first (pretrain=true does them)\n" in said
+    record = read_records(index_path(outputs, "mine", "demo"))["full", "cola", 0]
+    assert record.pretraining == ("aaa pretrain scale=demo pattern=full",)
     code, said = sweep(*command, "pretrain=true", "model=minilm")
     assert f"pre-training 1 of 1: {need}" in said
     assert said.index("1 pre-training runs come first") < said.index("pre-training 1 of 1")

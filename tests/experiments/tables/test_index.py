@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,20 @@ def test_states(tmp_path: Path) -> None:
     needing = Record("full", "cola", 0, (), needs=("aaa pretrain pattern=full",))
     assert needing.state(needing.result(tmp_path)) == "needs"
     assert Record("full", "cola", 0, (), problem="out of reach").state(None) == "refused"
+
+
+def test_a_record_is_of_its_cell_while_that_starts_from_the_same_encoder(tmp_path: Path) -> None:
+    """Its overrides tell only the folder of that; an index of before does not know more."""
+    table = load_table("3")
+    cell = next(cell for cell in table.cells() if cell.needs)
+    [need] = cell.needs
+    assert cell.pretraining == (need.command,)
+    other = replace(cell, needs=(need.also(("training.max_steps=7",)),))
+    older = Record(*cell.key, (*cell.overrides, "pattern.source='x'"))
+    path = write_records(tmp_path, table, [replace(older, pretraining=cell.pretraining)])
+    record = read_records(path)[cell.key]
+    assert [record.is_of(cell), record.is_of(other)] == [True, False]
+    assert [older.is_of(cell), older.is_of(other)] == [True, True]
 
 
 def test_what_is_no_index_is_said(tmp_path: Path) -> None:
