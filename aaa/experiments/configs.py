@@ -84,10 +84,11 @@ def check_unread(config: DictConfig, command: str, keys: Iterable[str], why: str
 
 
 def is_given(key: str) -> bool:
-    """Whether a key stands on the command line; a scale or model may have its own value for it."""
-    if (
-        not HydraConfig.initialized()
-    ):  # in a worker, which has a checked config and no command line
+    """Whether a key stands on the command line; a scale or model may have its own value for it.
+
+    Never in a worker, which has a config that was checked, and no command line.
+    """
+    if not HydraConfig.initialized():
         return False
     given = HydraConfig.get().overrides.task
     return any(override.lstrip("+").partition("=")[0] == key for override in given)
