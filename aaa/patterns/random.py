@@ -21,6 +21,8 @@ Reading = Literal["measured", "text"]
 class Random(Pattern):
     """Single cells at random, the same in every forward pass, different from layer to layer.
 
+    (In ALBERT, whose layers share one self-attention, they share its cells as well.)
+
     The paper's text and its figures disagree on what size r means. Its text (section 2.2): the
     number of open cells divided by 2N, so 2 N r cells of the sample's own map. Its reported rho
     (Tables 1, 4 and 5) fits a density of r / 128 in 16 of 16 cells: r cells a row of a map 128
