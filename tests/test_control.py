@@ -155,7 +155,7 @@ class TestDual:
         assert step(controller, 0.5)[1] < -0.1  # what holds the task's pull in balance
 
     def test_the_level_of_all_logits_follows_the_gap(self) -> None:
-        controller = flat("dual", num_batches=1000)
+        controller = flat("dual", num_batches=1000, noise_start=0.4, noise_end=0.6)
         step(controller, 0.47)
         assert controller.lowering == pytest.approx(0.03 / (0.01 * 1000 * 0.1), rel=1e-3)
         step(controller, 0.9)

@@ -62,9 +62,9 @@ class SparsityControl:
     alpha_schedule: AlphaSchedule = "constant"
     margin: float = 0.0
     ramp_start: float = 0.0
-    ramp_end: float = 0.4
-    noise_start: float = 0.4
-    noise_end: float = 0.6
+    ramp_end: float = 0.7
+    noise_start: float = 0.7
+    noise_end: float = 0.85
 
     def __post_init__(self) -> None:
         if isinstance(self.target, str) or not is_number(self.target):
