@@ -37,9 +37,8 @@ class GatheredCost:
     a_cell: float
 
 
-# Fitted to scripts/benchmark_attention on a CPU (docs/performance.md): CPU time of one thread,
-# 12 heads of 64, texts of 128 to 2,048 tokens, 1 to 50 % of the rows and of the columns open, or
-# diagonals side by side and scattered, all heads' or each head's own.
+# Fitted by hand to scripts/measure_auto.py (docs/performance.md): CPU time of one thread, 12 heads
+# of 64, texts of 256 to 2,048 tokens.
 AGAINST_SDPA = GatheredCost(a_text=60_000, a_head=0, a_token=150, a_cell=1.2)
 AGAINST_DENSE = GatheredCost(a_text=30_000, a_head=30_000, a_token=100, a_cell=0.9)
 # A single cell, whose key is fetched for it alone, in cells of a matrix product; by the same

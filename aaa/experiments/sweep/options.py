@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from hydra_plugins.aaa_cells.sweeper import CellSweeper
 
 LISTS = ("rows", "columns", "seeds")
 SWITCHES = ("retry_failed", "dry_run", "pretrain")
@@ -37,18 +33,6 @@ def for_sweeper(arguments: Sequence[str]) -> list[str]:
         [first, *_] = set(arguments) - set(translated)
         raise ValueError(f"{first} is for many runs: aaa finetune -m {' '.join(arguments)}")
     return translated
-
-
-def check_switches(sweeper: CellSweeper) -> None:
-    """Checks the options that are on or off: Hydra makes a text of a mistyped one, which is true.
-
-    Raises:
-        ValueError: for one that is neither true nor false.
-    """
-    for name in SWITCHES:
-        value = getattr(sweeper, name)
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} must be true or false, not {value!r}")
 
 
 def _translated(argument: str) -> str:

@@ -26,11 +26,12 @@ from aaa.experiments.sweep.cells import (
 from aaa.experiments.sweep.conduct import Conductor, Job
 from aaa.experiments.sweep.display import SweepDisplay, own_console
 from aaa.experiments.sweep.estimate import by_flops, estimate
-from aaa.experiments.sweep.options import check_switches
+from aaa.experiments.sweep.options import SWITCHES
 from aaa.experiments.sweep.pretrain import PRETRAIN, pretrain
 from aaa.experiments.sweep.run_ids import FILE, RunIds
 from aaa.experiments.sweep.session import Ended, Session
 from aaa.experiments.tables.spec import Table, load_table
+from aaa.numbers import check_bool
 
 if TYPE_CHECKING:
     from hydra_plugins.aaa_cells.sweeper import CellSweeper
@@ -66,7 +67,8 @@ class Sweep:
     """
 
     def __init__(self, plugin: CellSweeper, arguments: Sequence[str]) -> None:
-        check_switches(plugin)
+        for switch in SWITCHES:  # Hydra makes a text of a mistyped one, which would be true
+            check_bool(switch, getattr(plugin, switch))
         self.plugin = plugin
         self.console = own_console()
         self.output_dir = Path(plugin.config.run.output_dir)
