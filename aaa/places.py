@@ -12,6 +12,11 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def config_names(group: str) -> list[str]:
+    """The choices of a group of conf/."""
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
 def pretraining_config_folder() -> Path:
     """conf_pretrain/, beside conf/: what ``aaa pretrain`` has in place of the groups there."""
     return config_folder().with_name("conf_pretrain")

@@ -130,7 +130,8 @@ def _read(folder: Path, held_out: float, name: str) -> dict[str, TokenStream] | 
     summary = _summary(folder)
     if summary is None:
         return None
-    whole = _whole(folder, parts := _parts(summary["documents"], held_out, name))
+    parts = _parts(summary["documents"], held_out, name)
+    whole = _whole(folder, parts, summary)
     return _streams(whole) if len(whole) == len(parts) else None
 
 
@@ -141,13 +142,14 @@ def _summary(folder: Path) -> dict[str, int] | None:
         return None
 
 
-def _whole(folder: Path, parts: Sequence[Part]) -> dict[Part, np.ndarray]:
+def _whole(
+    folder: Path, parts: Sequence[Part], counted: Mapping[str, int] | None
+) -> dict[Part, np.ndarray]:
     """Those parts that can be read, without splits that have other tokens than were counted."""
     found: dict[Part, np.ndarray] = {}
     for part in parts:
         with suppress(OSError, ValueError, EOFError):  # as NumPy tells a file that is cut off
             found[part] = np.load(folder / part.file, mmap_mode="r")
-    counted = _summary(folder)
     if counted is None or len(found) < len(parts):
         return found
     tokens = {split: len(stream) for split, stream in _streams(found).items()}
@@ -172,7 +174,7 @@ def _tokenise(
     """Writes the parts that are not there whole, then the summary."""
     documents = corpus.load()
     parts = _parts(len(documents), held_out, corpus.name)
-    whole = _whole(folder, parts)
+    whole = _whole(folder, parts, _summary(folder))
     missing = [part for part in parts if part not in whole]
     if missing and (folder / SUMMARY).exists():
         lost = f"{len(missing)} of {len(parts)} files are lost or damaged, and are made again"

@@ -18,9 +18,9 @@ def read_options(command: str, arguments: Sequence[str], keys: Sequence[str]) ->
         ValueError: for one that is not ``key=value`` with a known key; the message lists those.
     """
     options: dict[str, str] = {}
+    known = [f"{key}=" for key in keys]
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        known = [f"{known}=" for known in keys]
         known_name(f"{key}{equals}", known, f"aaa {command} (see --help): option")
         if not value:
             raise ValueError(f"{key}= is empty")

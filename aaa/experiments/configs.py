@@ -51,7 +51,7 @@ def explain(error: Exception) -> str:
 def _unknown(group: str, name: str, known: Iterable[Any]) -> str:
     keys = [str(key) for key in known if key not in NOT_OF_USERS]
     if not group:
-        return f"{name} is unknown{known_names(name, [*keys, *OVER_ALL])}"
+        return f"{name} is unknown{known_names(name, dict.fromkeys([*keys, *OVER_ALL]))}"
     return f"{group}.{name} is unknown{known_names(name, keys)}"
 
 

@@ -15,7 +15,7 @@ from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.models import Encoder
 from aaa.names import known_name
 from aaa.patterns import InLayers, Pattern
-from aaa.places import config_folder
+from aaa.places import config_folder, config_names
 from aaa.training.settings import TrainingSettings
 
 IN_LAYERS = ("layers", "elsewhere")  # keys that any pattern's config may have
@@ -221,9 +221,8 @@ def named_pattern(name: str, key: str) -> DictConfig:
     Raises:
         ValueError: if there is none of that name, which stood under ``key``.
     """
-    folder = config_folder() / "pattern"
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    node = OmegaConf.load(folder / f"{known_name(name, known, f'{key}: pattern')}.yaml")
+    known = known_name(name, config_names("pattern"), f"{key}: pattern")
+    node = OmegaConf.load(config_folder() / "pattern" / f"{known}.yaml")
     assert isinstance(node, DictConfig)
     return node
 

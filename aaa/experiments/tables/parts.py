@@ -16,7 +16,7 @@ from aaa.experiments.tables.nodes import (
 )
 from aaa.names import known_name
 from aaa.numbers import is_finite
-from aaa.places import config_folder
+from aaa.places import config_names
 
 QUANTITIES = ("rho", "score", "row_share", "column_share")
 COLUMN_KEYS = ("label", "metric", "overrides", "at")
@@ -117,15 +117,10 @@ def _pretraining(node: Any, at: Mapping[str, Any], scale: str, where: str) -> Pr
     return Pretraining(own, tuple(f"{key}=" for key in gives), adapts)
 
 
-def pattern_names() -> list[str]:
-    """The patterns of conf/pattern."""
-    return sorted(file.stem for file in (config_folder() / "pattern").glob("*.yaml"))
-
-
 def _pattern_under(node: Mapping[str, Any], key: str, where: str) -> str:
     """The override that chooses the pattern under a key."""
-    name = known_name(text_under(node, key, where), pattern_names(), f"{where}, {key}: pattern")
-    return f"pattern={name}"
+    name = text_under(node, key, where)
+    return f"pattern={known_name(name, config_names('pattern'), f'{where}, {key}: pattern')}"
 
 
 def _at_scale(

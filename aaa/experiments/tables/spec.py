@@ -65,10 +65,10 @@ from aaa.experiments.tables.nodes import (
     only_keys,
     text_under,
 )
-from aaa.experiments.tables.parts import QUANTITIES, pattern_names, read_column, read_row
+from aaa.experiments.tables.parts import QUANTITIES, read_column, read_row
 from aaa.names import known_name
 from aaa.numbers import is_finite, is_number
-from aaa.places import config_folder, first_line
+from aaa.places import config_folder, config_names, first_line
 
 __all__ = ["Cell", "Column", "Pretraining", "Row", "Table", "load_table", "scales_of"]
 
@@ -88,7 +88,7 @@ def table_folder() -> Path:
 
 def table_names() -> list[str]:
     """The shipped tables."""
-    return sorted(path.stem for path in table_folder().glob("*.yaml"))
+    return config_names("table")
 
 
 def find_table(name: str) -> Path:
@@ -240,7 +240,7 @@ def _check_target(table: Table, row: Row, place: str) -> None:
                 f"one of conf/pattern as it stands, not {' '.join(matched.overrides)}"
             )
         if matched is None and target != "paper":
-            known = dict.fromkeys([row.name for row in table.rows] + pattern_names())
+            known = dict.fromkeys([row.name for row in table.rows] + config_names("pattern"))
             known_name(target.removeprefix("match:"), known, f"{place}: target: row or pattern")
     elif target is not None and not (is_number(target) and 0 <= target < 1):
         raise ValueError(f"{place}: target is a share in [0, 1), not {target!r}")
