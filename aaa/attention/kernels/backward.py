@@ -14,6 +14,8 @@ from aaa.attention.kernels.tiles import (
     on_diagonals,
     own_tile,
     reachable,
+    share_of,
+    splits_of,
     store_tile,
 )
 
@@ -54,16 +56,16 @@ def _add_to_queries(
 def _query_walk(
     queries, gradients, log_total, delta, i, computed, key, value,
     columns, column_list, in_list, diagonals, start, end,
-    k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-    LISTED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
+    split, splits, k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
+    LISTED: tl.constexpr, WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """The way of ``_forward_walk`` again, for the gradient of the queries."""
     result = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     if not LISTED:
         for slot in range(0, in_list, BLOCK_K):
             j, valid = listed_tokens(column_list, slot, in_list, BLOCK_K)
-            opened = crossing(i, j, computed, valid, window)
+            opened = crossing(i, j, computed, valid, window, WINDOWED)
             result = _add_to_queries(
                 queries, gradients, log_total, delta, i, j, opened, valid, key, value, k_n, v_n,
                 scaling, seed, dropout, num_tokens, result, D, BLOCK_D, PRECISION, DROPOUT,
@@ -71,12 +73,14 @@ def _query_walk(
     first, last = reachable(
         i, computed, window if LISTED else num_diagonals - 1, start, end, num_tokens
     )
+    if LISTED:
+        first, last = share_of(first, last, split, splits, BLOCK_K)
     for j0 in range(first, last, BLOCK_K):
         j = j0 + tl.arange(0, BLOCK_K)
         valid = j < last
         worth = True
         if LISTED:
-            opened = crossing(i, j, computed, valid, window)
+            opened = crossing(i, j, computed, valid, window, WINDOWED)
         else:
             alone = valid & (is_open(columns, j, valid) == 0)
             opened = (computed[:, None] & alone[None, :]) & on_diagonals(
@@ -93,13 +97,13 @@ def _query_walk(
 
 @triton.jit
 def query_gradient_kernel(
-    query, key, value, gradient, log_totals, deltas, of_queries,
+    query, key, value, gradient, log_totals, deltas, of_queries, part_queries,
     rows, row_list, row_count, columns, column_list, column_count, diagonals, spans, seeds,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_b, g_h, g_n,
     num_heads, row_heads, column_heads, diagonal_heads,
-    num_tokens, num_diagonals, window, list_tiles, scaling, dropout,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
+    num_tokens, num_diagonals, window, list_programs, most_splits, scaling, dropout,
+    WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the queries, own axis the queries; (B, H, N, D), contiguous."""
     bh = tl.program_id(1).to(tl.int64)
@@ -109,9 +113,10 @@ def query_gradient_kernel(
     columns += of_columns * num_tokens
     diagonals += (b * diagonal_heads + h % diagonal_heads) * num_diagonals
     start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
-    listed, i, computed, written = own_tile(
-        rows, row_list + of_rows * num_tokens, tl.load(row_count + of_rows), start, end,
-        num_tokens, list_tiles, BLOCK_Q,
+    own_count = tl.load(row_count + of_rows)
+    listed, places, i, computed, written, splits, split = own_tile(
+        rows, row_list + of_rows * num_tokens, own_count, start, end,
+        num_tokens, list_programs, most_splits, BLOCK_Q,
     )  # fmt: skip
     if tl.max(written.to(tl.int32)) == 0:
         return
@@ -129,18 +134,23 @@ def query_gradient_kernel(
         result = _query_walk(
             queries, gradients, log_total, delta, i, computed, key, value,
             columns, column_list, in_list, diagonals, start, end,
-            k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-            True, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
+            split, splits, k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
+            True, WINDOWED, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
         )  # fmt: skip
     else:
         result = _query_walk(
             queries, gradients, log_total, delta, i, computed, key, value,
             columns, column_list, in_list, diagonals, start, end,
-            k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-            False, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
+            split, splits, k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
+            False, WINDOWED, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
         )  # fmt: skip
-    place = of_queries + bh * num_tokens * D
-    store_tile(place, i, written, D, result * scaling, D, BLOCK_D)
+    result *= scaling
+    at = bh * num_tokens * D
+    if splits > 1:
+        slots = split * own_count + places
+        store_tile(part_queries + at, slots, written, D, result, D, BLOCK_D)
+    else:
+        store_tile(of_queries + at, i, written, D, result, D, BLOCK_D)
 
 
 @triton.jit
@@ -167,9 +177,9 @@ def _add_to_keys(
 def _key_walk(
     keys, values, j, computed, query, gradient, log_totals, deltas,
     rows, row_list, in_list, diagonals, start, end,
-    q_n, g_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-    LISTED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
+    split, splits, q_n, g_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
+    LISTED: tl.constexpr, WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """All queries of a tile of keys: gathered rows once, then what lies side by side."""
     of_keys = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
@@ -177,7 +187,7 @@ def _key_walk(
     if not LISTED:
         for slot in range(0, in_list, BLOCK_Q):
             i, valid = listed_tokens(row_list, slot, in_list, BLOCK_Q)
-            opened = crossing(i, j, valid, computed, window)
+            opened = crossing(i, j, valid, computed, window, WINDOWED)
             of_keys, of_values = _add_to_keys(
                 keys, values, i, j, opened, valid, query, gradient, log_totals, deltas, q_n, g_n,
                 scaling, seed, dropout, num_tokens, of_keys, of_values,
@@ -186,12 +196,14 @@ def _key_walk(
     first, last = reachable(
         j, computed, window if LISTED else num_diagonals - 1, start, end, num_tokens
     )
+    if LISTED:
+        first, last = share_of(first, last, split, splits, BLOCK_Q)
     for i0 in range(first, last, BLOCK_Q):
         i = i0 + tl.arange(0, BLOCK_Q)
         valid = i < last
         worth = True
         if LISTED:
-            opened = crossing(i, j, valid, computed, window)
+            opened = crossing(i, j, valid, computed, window, WINDOWED)
         else:
             alone = valid & (is_open(rows, i, valid) == 0)
             opened = (alone[:, None] & computed[None, :]) & on_diagonals(
@@ -209,13 +221,13 @@ def _key_walk(
 
 @triton.jit
 def key_gradient_kernel(
-    query, key, value, gradient, log_totals, deltas, of_keys_out, of_values_out,
+    query, key, value, gradient, log_totals, deltas, of_keys, of_values, part_keys, part_values,
     rows, row_list, row_count, columns, column_list, column_count, diagonals, spans, seeds,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_b, g_h, g_n,
     num_heads, row_heads, column_heads, diagonal_heads,
-    num_tokens, num_diagonals, window, list_tiles, scaling, dropout,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
+    num_tokens, num_diagonals, window, list_programs, most_splits, scaling, dropout,
+    WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of keys and values, own axis the keys; (B, H, N, D), contiguous."""
     bh = tl.program_id(1).to(tl.int64)
@@ -225,9 +237,10 @@ def key_gradient_kernel(
     columns += of_columns * num_tokens
     diagonals += (b * diagonal_heads + h % diagonal_heads) * num_diagonals
     start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
-    listed, j, computed, written = own_tile(
-        columns, column_list + of_columns * num_tokens, tl.load(column_count + of_columns),
-        start, end, num_tokens, list_tiles, BLOCK_K,
+    own_count = tl.load(column_count + of_columns)
+    listed, places, j, computed, written, splits, split = own_tile(
+        columns, column_list + of_columns * num_tokens, own_count, start, end,
+        num_tokens, list_programs, most_splits, BLOCK_K,
     )  # fmt: skip
     if tl.max(written.to(tl.int32)) == 0:
         return
@@ -241,19 +254,47 @@ def key_gradient_kernel(
     in_list = tl.load(row_count + of_rows)
     seed = tl.load(seeds) + bh
     if listed:
-        of_keys, of_values = _key_walk(
+        of_key, of_value = _key_walk(
             keys, values, j, computed, query, gradient, log_totals, deltas,
             rows, row_list, in_list, diagonals, start, end,
-            q_n, g_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-            True, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
+            split, splits, q_n, g_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
+            True, WINDOWED, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
         )  # fmt: skip
     else:
-        of_keys, of_values = _key_walk(
+        of_key, of_value = _key_walk(
             keys, values, j, computed, query, gradient, log_totals, deltas,
             rows, row_list, in_list, diagonals, start, end,
-            q_n, g_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-            False, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
+            split, splits, q_n, g_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
+            False, WINDOWED, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
         )  # fmt: skip
-    place = bh * num_tokens * D
-    store_tile(of_keys_out + place, j, written, D, of_keys * scaling, D, BLOCK_D)
-    store_tile(of_values_out + place, j, written, D, of_values, D, BLOCK_D)
+    of_key *= scaling
+    at = bh * num_tokens * D
+    if splits > 1:
+        slots = split * own_count + places
+        store_tile(part_keys + at, slots, written, D, of_key, D, BLOCK_D)
+        store_tile(part_values + at, slots, written, D, of_value, D, BLOCK_D)
+    else:
+        store_tile(of_keys + at, j, written, D, of_key, D, BLOCK_D)
+        store_tile(of_values + at, j, written, D, of_value, D, BLOCK_D)
+
+
+@triton.jit
+def sum_kernel(
+    parts, sums, own_list, own_count, num_heads, own_heads, num_tokens, most_splits,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The gradients of listed tokens, from the programs that divided their walk."""
+    bh = tl.program_id(1).to(tl.int64)
+    of_own = bh // num_heads * own_heads + bh % num_heads % own_heads
+    count = tl.load(own_count + of_own)
+    splits = splits_of(count, num_tokens, most_splits)
+    first = tl.program_id(0) * BLOCK
+    if (splits == 1) | (first >= count):
+        return
+    own, written = listed_tokens(own_list + of_own * num_tokens, first, count, BLOCK)
+    at = bh * num_tokens * D
+    result = tl.zeros([BLOCK, BLOCK_D], tl.float32)
+    for split in range(0, splits):
+        slots = split * count + first + tl.arange(0, BLOCK)
+        result += load_tile(parts + at, slots, written, D, D, BLOCK_D)
+    store_tile(sums + at, own, written, D, result, D, BLOCK_D)

@@ -13,6 +13,7 @@ from aaa.attention.kernels.tiles import (
     listed_tokens,
     load_tile,
     on_diagonals,
+    share_of,
 )
 
 MAX_CLOSED_SCORE = tl.constexpr(dense.MAX_CLOSED_SCORE)
@@ -24,15 +25,16 @@ def axis_gradient_kernel(
     wanted_list, wanted_count, others, other_list, other_count, diagonals, seeds,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_b, g_h, g_n,
     num_heads, wanted_heads, other_heads, diagonal_heads,
-    num_tokens, num_diagonals, longest_list, window, scaling, dropout,
-    ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
+    num_tokens, num_diagonals, longest_list, window, part_stride, scaling, dropout,
+    ROWS: tl.constexpr, WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """The gradient of rows' gates, or of columns', that stand in a list.
 
     The sum over the cells that a gate alone decides, those that neither the other axis nor a
     diagonal opens, with the tokens of a second list: all, or a sample. The own axis is that of the
-    gates, in tiles of BLOCK_Q, whichever it is.
+    gates, in tiles of BLOCK_Q, whichever it is. The third axis of the grid divides the second
+    list; its parts are (parts, B, H, N).
     """
     bh = tl.program_id(1).to(tl.int64)
     b, h = bh // num_heads, bh % num_heads
@@ -52,26 +54,29 @@ def axis_gradient_kernel(
     highests += bh * num_tokens
     log_totals += bh * num_tokens
     deltas += bh * num_tokens
+    # As (own, other), whichever of them are the queries.
+    if ROWS:
+        left = load_tile(query, own, computed, q_n, D, BLOCK_D)
+        left_value = load_tile(gradient, own, computed, g_n, D, BLOCK_D)
+        highest = tl.load(highests + own, mask=computed, other=0.0)[:, None]
+        log_total = tl.load(log_totals + own, mask=computed, other=float("inf"))[:, None]
+        delta = tl.load(deltas + own, mask=computed, other=0.0)[:, None]
+    else:
+        left = load_tile(key, own, computed, k_n, D, BLOCK_D)
+        left_value = load_tile(value, own, computed, v_n, D, BLOCK_D)
     result = tl.zeros([BLOCK_Q], tl.float32)
-    in_list = tl.load(other_count + b)
-    for slot in range(0, in_list, BLOCK_K):
-        other, valid = listed_tokens(other_list + b * longest_list, slot, in_list, BLOCK_K)
+    part = tl.program_id(2)
+    start, end = share_of(0, tl.load(other_count + b), part, tl.num_programs(2), BLOCK_K)
+    for slot in range(start, end, BLOCK_K):
+        other, valid = listed_tokens(other_list + b * longest_list, slot, end, BLOCK_K)
         alone = valid & (is_open(others, other, valid) == 0)
-        undecided = crossing(own, other, computed, alone, window)
+        undecided = crossing(own, other, computed, alone, window, WINDOWED)
         undecided = undecided & (on_diagonals(diagonals, num_diagonals, own, other) == 0)
-        # As (own, other), whichever of them are the queries.
         if ROWS:
-            left = load_tile(query, own, computed, q_n, D, BLOCK_D)
             right = load_tile(key, other, valid, k_n, D, BLOCK_D)
-            left_value = load_tile(gradient, own, computed, g_n, D, BLOCK_D)
             right_value = load_tile(value, other, valid, v_n, D, BLOCK_D)
-            highest = tl.load(highests + own, mask=computed, other=0.0)[:, None]
-            log_total = tl.load(log_totals + own, mask=computed, other=float("inf"))[:, None]
-            delta = tl.load(deltas + own, mask=computed, other=0.0)[:, None]
         else:
-            left = load_tile(key, own, computed, k_n, D, BLOCK_D)
             right = load_tile(query, other, valid, q_n, D, BLOCK_D)
-            left_value = load_tile(value, own, computed, v_n, D, BLOCK_D)
             right_value = load_tile(gradient, other, valid, g_n, D, BLOCK_D)
             highest = tl.load(highests + other, mask=valid, other=0.0)[None, :]
             log_total = tl.load(log_totals + other, mask=valid, other=float("inf"))[None, :]
@@ -86,7 +91,8 @@ def axis_gradient_kernel(
         bounded = tl.minimum(scores - highest, MAX_CLOSED_SCORE)
         weights = tl.exp(bounded + (highest - log_total))
         result += tl.sum(tl.where(undecided, weights * (of_weights - delta), 0.0), 1)
-    tl.store(of_gates + bh * num_tokens + own, result, mask=computed)
+    place = part.to(tl.int64) * part_stride + bh * num_tokens
+    tl.store(of_gates + place + own, result, mask=computed)
 
 
 @triton.jit
@@ -94,10 +100,14 @@ def diagonal_gradient_kernel(
     query, key, value, gradient, highests, log_totals, deltas, of_gates,
     rows, columns, spans, seeds,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_b, g_h, g_n,
-    num_heads, row_heads, column_heads, num_tokens, num_diagonals, window, scaling, dropout,
+    num_heads, row_heads, column_heads, num_tokens, num_diagonals, window, part_stride,
+    scaling, dropout,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of one distance's gate, open or closed: both of its diagonals, cell by cell."""
+    """The gradient of one distance's gate, open or closed: both of its diagonals, cell by cell.
+
+    The third axis of the grid divides the text; its parts are (parts, B, H, K).
+    """
     bh = tl.program_id(1).to(tl.int64)
     b, h = bh // num_heads, bh % num_heads
     distance = tl.program_id(0)
@@ -113,9 +123,11 @@ def diagonal_gradient_kernel(
     gradient += b * g_b + h * g_h
     at = bh * num_tokens
     result = tl.zeros([BLOCK], tl.float32)
-    for i0 in range(start, end, BLOCK):
+    part = tl.program_id(2)
+    first, last = share_of(start, end, part, tl.num_programs(2), BLOCK)
+    for i0 in range(first, last, BLOCK):
         i = i0 + tl.arange(0, BLOCK)
-        real = i < end
+        real = i < last
         queries = load_tile(query, i, real, q_n, D, BLOCK_D).to(tl.float32)
         gradients = load_tile(gradient, i, real, g_n, D, BLOCK_D).to(tl.float32)
         highest = tl.load(highests + at + i, mask=real, other=0.0)
@@ -138,4 +150,5 @@ def diagonal_gradient_kernel(
             bounded = tl.minimum(scores - highest, MAX_CLOSED_SCORE)
             weights = tl.exp(bounded + (highest - log_total))
             result += tl.where(undecided, weights * (of_weights - delta), 0.0)
-    tl.store(of_gates + bh * num_diagonals + distance, tl.sum(result))
+    place = part.to(tl.int64) * part_stride + bh * num_diagonals
+    tl.store(of_gates + place + distance, tl.sum(result))

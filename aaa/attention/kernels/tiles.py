@@ -43,18 +43,35 @@ def dropout_factor(seed, dropout, num_tokens, i, j):
 
 
 @triton.jit
+def splits_of(count, num_tokens, most_splits):
+    """Among how many programs each walk of a list's tile is divided: few where the list is long.
+
+    The list's tokens, each so many times, are never more than the text has.
+    """
+    return tl.minimum(most_splits, num_tokens // tl.maximum(count, 1))
+
+
+@triton.jit
 def own_tile(
-    gates, tokens, count, start, end, num_tokens, list_tiles, BLOCK: tl.constexpr
+    gates, tokens, count, start, end, num_tokens, list_programs, most_splits, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """What a program is for: whether it is listed, its tokens, those it computes and writes."""
-    listed = tl.program_id(0) < list_tiles
-    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    """What a program is for.
+
+    Returns:
+        Whether it is listed; its tokens' places in the list, and their positions; which of them it
+        computes and which it writes; and of how many programs for this tile it is which.
+    """
+    program = tl.program_id(0)
+    listed = program < list_programs
+    splits = tl.where(listed, splits_of(count, num_tokens, most_splits), 1)
+    places = program // splits * BLOCK + tl.arange(0, BLOCK)
     in_list = places < tl.where(listed, count, 0)
-    neighbours = places - list_tiles * BLOCK
+    neighbours = (program - list_programs) * BLOCK + tl.arange(0, BLOCK)
     on_map = (neighbours >= 0) & (neighbours < num_tokens)
     written = in_list | (on_map & (is_open(gates, neighbours, on_map) == 0))
     index = tl.where(in_list, tl.load(tokens + places, mask=in_list, other=0), neighbours)
-    return listed, index, written & (index >= start) & (index < end), written
+    computed = written & (index >= start) & (index < end)
+    return listed, places, index, computed, written, splits, program % splits
 
 
 @triton.jit
@@ -74,6 +91,16 @@ def reachable(index, computed, reach, start, end, num_tokens):
 
 
 @triton.jit
-def crossing(i, j, i_valid, j_valid, window):
-    """The cells of valid queries and valid keys, no further apart than the window."""
-    return (i_valid[:, None] & j_valid[None, :]) & (tl.abs(i[:, None] - j[None, :]) <= window)
+def share_of(first, last, split, splits, BLOCK: tl.constexpr):
+    """One program's share of a range, whole tiles of it."""
+    size = tl.cdiv(tl.maximum(last - first, 0), splits * BLOCK) * BLOCK
+    return first + split * size, tl.minimum(last, first + (split + 1) * size)
+
+
+@triton.jit
+def crossing(i, j, i_valid, j_valid, window, WINDOWED: tl.constexpr):
+    """The cells of valid queries and valid keys, within the window if there is one."""
+    opened = i_valid[:, None] & j_valid[None, :]
+    if WINDOWED:
+        opened = opened & (tl.abs(i[:, None] - j[None, :]) <= window)
+    return opened
