@@ -52,7 +52,6 @@ def triton_attention(
         RuntimeError: if padding lies between real tokens.
     """
     _check(query_BHND, value_BHND, mask)
-    torch._assert_async(~mask.has_holes, HOLES)  # asked of the device, which is not waited for
     num_tokens = query_BHND.shape[2]
     closed_111 = query_BHND.new_zeros(1, 1, 1, dtype=torch.float32)
     closed_11N = closed_111.expand(1, 1, num_tokens)
@@ -122,7 +121,10 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     from aaa.attention.kernels.launch import AxisAttention
 
     results = _empty_forward(*arguments)
-    AxisAttention(*arguments).forward(results)
+    attention = AxisAttention(*arguments)
+    # Asked of the device, which is not waited for.
+    torch._assert_async(~attention.open.have_holes.any(), HOLES)
+    attention.forward(results)
     return results
 
 
@@ -135,7 +137,12 @@ def _empty_backward(wanted: list[bool], *others: Any) -> tuple[Tensor, ...]:
         )
         for gate, is_wanted in zip(gates, wanted, strict=True)
     )
-    return (*(x.new_empty(x.shape) for x in (query, key, value)), *of_gates)
+    batch, num_heads, num_tokens, width = query.shape
+    of_inputs = (
+        x.new_empty(batch, num_tokens, num_heads, width).transpose(1, 2)
+        for x in (query, key, value)
+    )
+    return (*of_inputs, *of_gates)
 
 
 def _backward(wanted: list[bool], *others: Any) -> tuple[Tensor, ...]:

@@ -134,7 +134,7 @@ def test_closed_gates_of_long_texts_are_estimated_without_bias(
     exact = torch.autograd.grad((output * weights).sum(), gates)
     output, _ = triton_attention(*inputs, mask, scaling=SCALING)
     drawn = []
-    for order in torch.eye(5, device=DEVICE).view(5, 1, 1, 5):
+    for order in torch.eye(5, device=DEVICE).view(5, 1, 5):
         monkeypatch.setattr(torch, "rand", lambda *_, order=order, **__: order)
         drawn.append(
             torch.autograd.grad((output * weights).sum(), gates, retain_graph=True),
@@ -283,22 +283,18 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from aaa.attention.kernels import launch, lists
 
-types = dict.fromkeys(("rows", "columns", "diagonals", "others"), "*i8")
-types |= dict.fromkeys(("row_list", "row_count", "column_list", "column_count", "spans"), "*i32")
-types |= dict.fromkeys(("wanted_list", "wanted_count", "other_list", "other_count"), "*i32")
-types |= dict.fromkeys(("own_list", "own_count", "tokens", "counts"), "*i32")
-types |= {"gates": "*fp32", "keep": "*i8", "found": "*i8", "parts": "*fp32", "sums": "*bf16"}
-types |= dict.fromkeys(("part_results", "part_highests", "part_totals"), "*fp32")
-types |= dict.fromkeys(("part_queries", "part_keys", "part_values"), "*fp32")
-types |= dict.fromkeys(("highests", "log_totals", "deltas", "of_gates"), "*fp32")
+types = dict.fromkeys(("gates", "keep", "have_holes"), "*i8")
+types |= dict.fromkeys(("lists", "counts", "spans", "sample", "sample_counts"), "*i32")
+types |= dict.fromkeys(("highests", "log_totals", "deltas", "of_gates", "parts"), "*fp32")
+types |= dict.fromkeys(("rows", "columns", "diagonals"), "*fp32")
 types |= dict.fromkeys(("query", "key", "value", "gradient", "output"), "*bf16")
-types |= dict.fromkeys(("of_queries", "of_keys", "of_values"), "*bf16")
+types |= dict.fromkeys(("of_queries", "of_keys", "of_values", "sums", "more_sums"), "*bf16")
 types |= {"seeds": "*i64", "scaling": "fp32", "dropout": "fp32"}
-constants = {"D": 64, "BLOCK_D": 64, "BLOCK_Q": 64, "BLOCK_K": 64, "BLOCK": 64}
-constants |= {"PRECISION": "ieee", "DROPOUT": False, "ROWS": True}
-constants |= {"WINDOWED": False, "CLOSED": False}
+constants = {"D": 64, "BLOCK_D": 64, "BLOCK_Q": 64, "BLOCK_K": 64, "BLOCK": 64, "AXIS": 0}
+constants |= {"PRECISION": "ieee", "DROPOUT": False, "SAMPLED": True}
+constants |= {"WINDOWED": False, "NARROW": True}
 kernels = [value for name, value in vars(launch).items() if name.endswith("_kernel")]
-for kernel in [*kernels, lists._list_kernel]:
+for kernel in [*kernels, lists.list_kernel]:
     chosen = {arg: constants[arg] for arg in kernel.arg_names if arg in constants}
     signature = {arg: types.get(arg, "i32") for arg in kernel.arg_names}
     signature |= dict.fromkeys(chosen, "constexpr")

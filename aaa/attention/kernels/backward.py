@@ -7,16 +7,18 @@ import triton.language as tl
 
 from aaa.attention.kernels.tiles import (
     crossing,
+    diagonals_of,
     dropout_factor,
-    is_open,
+    list_of,
     listed_tokens,
     load_tile,
-    on_diagonals,
     own_tile,
     reachable,
     share_of,
+    side_by_side,
     splits_of,
     store_tile,
+    text_and_head,
 )
 
 
@@ -39,12 +41,12 @@ def _of_scores(
 
 @triton.jit
 def _add_to_queries(
-    queries, gradients, log_total, delta, i, j, opened, valid, key, value, k_n, v_n, scaling,
+    queries, gradients, log_total, delta, i, j, opened, valid, key, value, stride, scaling,
     seed, dropout, num_tokens, result,
     D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    keys = load_tile(key, j, valid, k_n, D, BLOCK_D)
-    values = load_tile(value, j, valid, v_n, D, BLOCK_D)
+    keys = load_tile(key, j, valid, stride, D, BLOCK_D)
+    values = load_tile(value, j, valid, stride, D, BLOCK_D)
     _, of_scores = _of_scores(
         queries, keys, values, gradients, log_total, delta, i, j, opened, scaling,
         seed, dropout, num_tokens, PRECISION, DROPOUT,
@@ -53,114 +55,87 @@ def _add_to_queries(
 
 
 @triton.jit
-def _query_walk(
-    queries, gradients, log_total, delta, i, computed, key, value,
-    columns, column_list, in_list, diagonals, start, end,
-    split, splits, k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-    LISTED: tl.constexpr, WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+def query_gradient_kernel(
+    query, key, value, output, gradient, log_totals, deltas, of_queries, parts,
+    gates, lists, counts, diagonals, spans, seeds,
+    num_heads, list_heads, diagonal_texts, diagonal_heads, num_tokens, num_diagonals, window,
+    list_programs, most_splits, scaling, dropout,
+    WINDOWED: tl.constexpr, NARROW: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """The way of ``_forward_walk`` again, for the gradient of the queries."""
-    result = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
-    if not LISTED:
-        for slot in range(0, in_list, BLOCK_K):
-            j, valid = listed_tokens(column_list, slot, in_list, BLOCK_K)
-            opened = crossing(i, j, computed, valid, window, WINDOWED)
-            result = _add_to_queries(
-                queries, gradients, log_total, delta, i, j, opened, valid, key, value, k_n, v_n,
-                scaling, seed, dropout, num_tokens, result, D, BLOCK_D, PRECISION, DROPOUT,
-            )  # fmt: skip
-    first, last = reachable(
-        i, computed, window if LISTED else num_diagonals - 1, start, end, num_tokens
+    """The gradient of the queries, own axis the queries, by the way of ``forward_kernel``.
+
+    And each query's ``deltas``, the mean of its probabilities' gradients, for the other kernels.
+    """
+    bh, b, h, place = text_and_head(num_heads, num_tokens, D)
+    stride = num_heads * D
+    rows, row_list, num_rows = list_of(
+        0, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
     )
-    if LISTED:
-        first, last = share_of(first, last, split, splits, BLOCK_K)
+    columns, column_list, num_columns = list_of(
+        1, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
+    )
+    start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
+    listed, i, computed, written, splits, split, slots = own_tile(
+        rows, row_list, num_rows, start, end, num_tokens, list_programs, most_splits, BLOCK_Q
+    )
+    if tl.max(written.to(tl.int32)) == 0:
+        return
+    diagonals, bits = diagonals_of(
+        diagonals, b, h, diagonal_texts, diagonal_heads, num_diagonals, NARROW
+    )
+    queries = load_tile(query + place, i, computed, stride, D, BLOCK_D)
+    gradients = load_tile(gradient + place, i, computed, stride, D, BLOCK_D)
+    outputs = load_tile(output + place, i, computed, stride, D, BLOCK_D)
+    delta = tl.sum(gradients.to(tl.float32) * outputs.to(tl.float32), 1)
+    at = bh * num_tokens
+    if split == 0:
+        tl.store(deltas + at + i, delta, mask=written)
+    log_total = tl.load(log_totals + at + i, mask=computed, other=float("inf"))
+    key += place
+    value += place
+    seed = tl.load(seeds) + bh
+    result = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+    for slot in range(0, tl.where(listed, 0, num_columns), BLOCK_K):
+        j, valid = listed_tokens(column_list, slot, num_columns, BLOCK_K)
+        opened = crossing(i, j, computed, valid, window, WINDOWED)
+        result = _add_to_queries(
+            queries, gradients, log_total, delta, i, j, opened, valid, key, value, stride,
+            scaling, seed, dropout, num_tokens, result, D, BLOCK_D, PRECISION, DROPOUT,
+        )  # fmt: skip
+    reach = tl.where(listed, window, num_diagonals - 1)
+    first, last = reachable(i, computed, reach, start, end, num_tokens)
+    first, last = share_of(first, last, split, splits, BLOCK_K)
     for j0 in range(first, last, BLOCK_K):
         j = j0 + tl.arange(0, BLOCK_K)
         valid = j < last
+        opened = side_by_side(
+            listed, columns, diagonals, bits, num_diagonals, i, j, computed, valid, window,
+            WINDOWED, NARROW,
+        )  # fmt: skip
         worth = True
-        if LISTED:
-            opened = crossing(i, j, computed, valid, window, WINDOWED)
-        else:
-            alone = valid & (is_open(columns, j, valid) == 0)
-            opened = (computed[:, None] & alone[None, :]) & on_diagonals(
-                diagonals, num_diagonals, i, j
-            )
-            worth = tl.max(tl.max(opened.to(tl.int32), 1)) > 0  # far diagonals leave tiles closed
+        if not NARROW:  # far diagonals leave tiles closed
+            worth = tl.max(tl.max(opened.to(tl.int32), 1)) > 0
         if worth:
             result = _add_to_queries(
-                queries, gradients, log_total, delta, i, j, opened, valid, key, value, k_n, v_n,
+                queries, gradients, log_total, delta, i, j, opened, valid, key, value, stride,
                 scaling, seed, dropout, num_tokens, result, D, BLOCK_D, PRECISION, DROPOUT,
             )  # fmt: skip
-    return result
-
-
-@triton.jit
-def query_gradient_kernel(
-    query, key, value, gradient, log_totals, deltas, of_queries, part_queries,
-    rows, row_list, row_count, columns, column_list, column_count, diagonals, spans, seeds,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_b, g_h, g_n,
-    num_heads, row_heads, column_heads, diagonal_heads,
-    num_tokens, num_diagonals, window, list_programs, most_splits, scaling, dropout,
-    WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
-):  # fmt: skip
-    """The gradient of the queries, own axis the queries; (B, H, N, D), contiguous."""
-    bh = tl.program_id(1).to(tl.int64)
-    b, h = bh // num_heads, bh % num_heads
-    of_rows, of_columns = b * row_heads + h % row_heads, b * column_heads + h % column_heads
-    rows += of_rows * num_tokens
-    columns += of_columns * num_tokens
-    diagonals += (b * diagonal_heads + h % diagonal_heads) * num_diagonals
-    start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
-    own_count = tl.load(row_count + of_rows)
-    listed, places, i, computed, written, splits, split = own_tile(
-        rows, row_list + of_rows * num_tokens, own_count, start, end,
-        num_tokens, list_programs, most_splits, BLOCK_Q,
-    )  # fmt: skip
-    if tl.max(written.to(tl.int32)) == 0:
-        return
-    queries = load_tile(query + b * q_b + h * q_h, i, computed, q_n, D, BLOCK_D)
-    gradients = load_tile(gradient + b * g_b + h * g_h, i, computed, g_n, D, BLOCK_D)
-    at = bh * num_tokens + i
-    log_total = tl.load(log_totals + at, mask=computed, other=float("inf"))
-    delta = tl.load(deltas + at, mask=computed, other=0.0)
-    key += b * k_b + h * k_h
-    value += b * v_b + h * v_h
-    column_list += of_columns * num_tokens
-    in_list = tl.load(column_count + of_columns)
-    seed = tl.load(seeds) + bh
-    if listed:
-        result = _query_walk(
-            queries, gradients, log_total, delta, i, computed, key, value,
-            columns, column_list, in_list, diagonals, start, end,
-            split, splits, k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-            True, WINDOWED, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
-        )  # fmt: skip
-    else:
-        result = _query_walk(
-            queries, gradients, log_total, delta, i, computed, key, value,
-            columns, column_list, in_list, diagonals, start, end,
-            split, splits, k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-            False, WINDOWED, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
-        )  # fmt: skip
     result *= scaling
-    at = bh * num_tokens * D
     if splits > 1:
-        slots = split * own_count + places
-        store_tile(part_queries + at, slots, written, D, result, D, BLOCK_D)
+        store_tile(parts + at * D, slots, written, D, result, D, BLOCK_D)
     else:
-        store_tile(of_queries + at, i, written, D, result, D, BLOCK_D)
+        store_tile(of_queries + place, i, written, stride, result, D, BLOCK_D)
 
 
 @triton.jit
 def _add_to_keys(
-    keys, values, i, j, opened, valid, query, gradient, log_totals, deltas, q_n, g_n, scaling,
-    seed, dropout, num_tokens, of_keys, of_values,
+    keys, values, i, j, opened, valid, query, gradient, log_totals, deltas, stride, scaling,
+    seed, dropout, num_tokens, of_key, of_value,
     D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    queries = load_tile(query, i, valid, q_n, D, BLOCK_D)
-    gradients = load_tile(gradient, i, valid, g_n, D, BLOCK_D)
+    queries = load_tile(query, i, valid, stride, D, BLOCK_D)
+    gradients = load_tile(gradient, i, valid, stride, D, BLOCK_D)
     log_total = tl.load(log_totals + i, mask=valid, other=float("inf"))
     delta = tl.load(deltas + i, mask=valid, other=0.0)
     reached, of_scores = _of_scores(
@@ -168,133 +143,113 @@ def _add_to_keys(
         seed, dropout, num_tokens, PRECISION, DROPOUT,
     )  # fmt: skip
     reached, of_scores = reached.to(gradients.dtype), of_scores.to(queries.dtype)
-    of_values += tl.dot(tl.trans(reached), gradients, input_precision=PRECISION)
-    of_keys += tl.dot(tl.trans(of_scores), queries, input_precision=PRECISION)
-    return of_keys, of_values
-
-
-@triton.jit
-def _key_walk(
-    keys, values, j, computed, query, gradient, log_totals, deltas,
-    rows, row_list, in_list, diagonals, start, end,
-    split, splits, q_n, g_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-    LISTED: tl.constexpr, WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
-):  # fmt: skip
-    """All queries of a tile of keys: gathered rows once, then what lies side by side."""
-    of_keys = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
-    of_values = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
-    if not LISTED:
-        for slot in range(0, in_list, BLOCK_Q):
-            i, valid = listed_tokens(row_list, slot, in_list, BLOCK_Q)
-            opened = crossing(i, j, valid, computed, window, WINDOWED)
-            of_keys, of_values = _add_to_keys(
-                keys, values, i, j, opened, valid, query, gradient, log_totals, deltas, q_n, g_n,
-                scaling, seed, dropout, num_tokens, of_keys, of_values,
-                D, BLOCK_D, PRECISION, DROPOUT,
-            )  # fmt: skip
-    first, last = reachable(
-        j, computed, window if LISTED else num_diagonals - 1, start, end, num_tokens
-    )
-    if LISTED:
-        first, last = share_of(first, last, split, splits, BLOCK_Q)
-    for i0 in range(first, last, BLOCK_Q):
-        i = i0 + tl.arange(0, BLOCK_Q)
-        valid = i < last
-        worth = True
-        if LISTED:
-            opened = crossing(i, j, valid, computed, window, WINDOWED)
-        else:
-            alone = valid & (is_open(rows, i, valid) == 0)
-            opened = (alone[:, None] & computed[None, :]) & on_diagonals(
-                diagonals, num_diagonals, i, j
-            )
-            worth = tl.max(tl.max(opened.to(tl.int32), 1)) > 0  # far diagonals leave tiles closed
-        if worth:
-            of_keys, of_values = _add_to_keys(
-                keys, values, i, j, opened, valid, query, gradient, log_totals, deltas, q_n, g_n,
-                scaling, seed, dropout, num_tokens, of_keys, of_values,
-                D, BLOCK_D, PRECISION, DROPOUT,
-            )  # fmt: skip
-    return of_keys, of_values
+    of_value += tl.dot(tl.trans(reached), gradients, input_precision=PRECISION)
+    of_key += tl.dot(tl.trans(of_scores), queries, input_precision=PRECISION)
+    return of_key, of_value
 
 
 @triton.jit
 def key_gradient_kernel(
-    query, key, value, gradient, log_totals, deltas, of_keys, of_values, part_keys, part_values,
-    rows, row_list, row_count, columns, column_list, column_count, diagonals, spans, seeds,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_b, g_h, g_n,
-    num_heads, row_heads, column_heads, diagonal_heads,
-    num_tokens, num_diagonals, window, list_programs, most_splits, scaling, dropout,
-    WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    query, key, value, gradient, log_totals, deltas, of_keys, of_values, parts,
+    gates, lists, counts, diagonals, spans, seeds,
+    num_heads, list_heads, diagonal_texts, diagonal_heads, num_tokens, num_diagonals, window,
+    list_programs, most_splits, scaling, dropout,
+    WINDOWED: tl.constexpr, NARROW: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of keys and values, own axis the keys; (B, H, N, D), contiguous."""
-    bh = tl.program_id(1).to(tl.int64)
-    b, h = bh // num_heads, bh % num_heads
-    of_rows, of_columns = b * row_heads + h % row_heads, b * column_heads + h % column_heads
-    rows += of_rows * num_tokens
-    columns += of_columns * num_tokens
-    diagonals += (b * diagonal_heads + h % diagonal_heads) * num_diagonals
+    """The gradients of keys and values, own axis the keys: gathered rows, then neighbours."""
+    bh, b, h, place = text_and_head(num_heads, num_tokens, D)
+    stride = num_heads * D
+    rows, row_list, num_rows = list_of(
+        0, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
+    )
+    columns, column_list, num_columns = list_of(
+        1, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
+    )
     start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
-    own_count = tl.load(column_count + of_columns)
-    listed, places, j, computed, written, splits, split = own_tile(
-        columns, column_list + of_columns * num_tokens, own_count, start, end,
-        num_tokens, list_programs, most_splits, BLOCK_K,
+    listed, j, computed, written, splits, split, slots = own_tile(
+        columns, column_list, num_columns, start, end, num_tokens, list_programs, most_splits,
+        BLOCK_K,
     )  # fmt: skip
     if tl.max(written.to(tl.int32)) == 0:
         return
-    keys = load_tile(key + b * k_b + h * k_h, j, computed, k_n, D, BLOCK_D)
-    values = load_tile(value + b * v_b + h * v_h, j, computed, v_n, D, BLOCK_D)
-    query += b * q_b + h * q_h
-    gradient += b * g_b + h * g_h
-    log_totals += bh * num_tokens
-    deltas += bh * num_tokens
-    row_list += of_rows * num_tokens
-    in_list = tl.load(row_count + of_rows)
+    diagonals, bits = diagonals_of(
+        diagonals, b, h, diagonal_texts, diagonal_heads, num_diagonals, NARROW
+    )
+    keys = load_tile(key + place, j, computed, stride, D, BLOCK_D)
+    values = load_tile(value + place, j, computed, stride, D, BLOCK_D)
+    query += place
+    gradient += place
+    at = bh * num_tokens
+    log_totals += at
+    deltas += at
     seed = tl.load(seeds) + bh
-    if listed:
-        of_key, of_value = _key_walk(
-            keys, values, j, computed, query, gradient, log_totals, deltas,
-            rows, row_list, in_list, diagonals, start, end,
-            split, splits, q_n, g_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-            True, WINDOWED, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
+    of_key = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
+    of_value = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
+    for slot in range(0, tl.where(listed, 0, num_rows), BLOCK_Q):
+        i, valid = listed_tokens(row_list, slot, num_rows, BLOCK_Q)
+        opened = crossing(i, j, valid, computed, window, WINDOWED)
+        of_key, of_value = _add_to_keys(
+            keys, values, i, j, opened, valid, query, gradient, log_totals, deltas, stride,
+            scaling, seed, dropout, num_tokens, of_key, of_value, D, BLOCK_D, PRECISION, DROPOUT,
         )  # fmt: skip
-    else:
-        of_key, of_value = _key_walk(
-            keys, values, j, computed, query, gradient, log_totals, deltas,
-            rows, row_list, in_list, diagonals, start, end,
-            split, splits, q_n, g_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-            False, WINDOWED, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
+    reach = tl.where(listed, window, num_diagonals - 1)
+    first, last = reachable(j, computed, reach, start, end, num_tokens)
+    first, last = share_of(first, last, split, splits, BLOCK_Q)
+    for i0 in range(first, last, BLOCK_Q):
+        i = i0 + tl.arange(0, BLOCK_Q)
+        valid = i < last
+        opened = tl.trans(
+            side_by_side(
+                listed, rows, diagonals, bits, num_diagonals, j, i, computed, valid, window,
+                WINDOWED, NARROW,
+            )
         )  # fmt: skip
+        worth = True
+        if not NARROW:  # far diagonals leave tiles closed
+            worth = tl.max(tl.max(opened.to(tl.int32), 1)) > 0
+        if worth:
+            of_key, of_value = _add_to_keys(
+                keys, values, i, j, opened, valid, query, gradient, log_totals, deltas, stride,
+                scaling, seed, dropout, num_tokens, of_key, of_value,
+                D, BLOCK_D, PRECISION, DROPOUT,
+            )  # fmt: skip
     of_key *= scaling
-    at = bh * num_tokens * D
     if splits > 1:
-        slots = split * own_count + places
-        store_tile(part_keys + at, slots, written, D, of_key, D, BLOCK_D)
-        store_tile(part_values + at, slots, written, D, of_value, D, BLOCK_D)
+        part_keys = parts + at * D
+        store_tile(part_keys, slots, written, D, of_key, D, BLOCK_D)
+        part_values = part_keys + tl.num_programs(1).to(tl.int64) * num_tokens * D
+        store_tile(part_values, slots, written, D, of_value, D, BLOCK_D)
     else:
-        store_tile(of_keys + at, j, written, D, of_key, D, BLOCK_D)
-        store_tile(of_values + at, j, written, D, of_value, D, BLOCK_D)
+        store_tile(of_keys + place, j, written, stride, of_key, D, BLOCK_D)
+        store_tile(of_values + place, j, written, stride, of_value, D, BLOCK_D)
 
 
 @triton.jit
 def sum_kernel(
-    parts, sums, own_list, own_count, num_heads, own_heads, num_tokens, most_splits,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
+    sums, more_sums, parts, gates, lists, counts,
+    num_heads, list_heads, num_tokens, most_splits,
+    AXIS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of listed tokens, from the programs that divided their walk."""
-    bh = tl.program_id(1).to(tl.int64)
-    of_own = bh // num_heads * own_heads + bh % num_heads % own_heads
-    count = tl.load(own_count + of_own)
+    """The gradients of listed tokens, from the programs that divided their walk.
+
+    The third axis of the grid says of which of the two tensors.
+    """
+    bh, b, h, place = text_and_head(num_heads, num_tokens, D)
+    _, own_list, count = list_of(
+        AXIS, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
+    )
     splits = splits_of(count, num_tokens, most_splits)
     first = tl.program_id(0) * BLOCK
     if (splits == 1) | (first >= count):
         return
-    own, written = listed_tokens(own_list + of_own * num_tokens, first, count, BLOCK)
-    at = bh * num_tokens * D
+    own, written = listed_tokens(own_list, first, count, BLOCK)
+    block = (tl.program_id(2) * tl.num_programs(1) + bh) * num_tokens * D
     result = tl.zeros([BLOCK, BLOCK_D], tl.float32)
     for split in range(0, splits):
         slots = split * count + first + tl.arange(0, BLOCK)
-        result += load_tile(parts + at, slots, written, D, D, BLOCK_D)
-    store_tile(sums + at, own, written, D, result, D, BLOCK_D)
+        result += load_tile(parts + block, slots, written, D, D, BLOCK_D)
+    if tl.program_id(2) == 0:
+        store_tile(sums + place, own, written, num_heads * D, result, D, BLOCK_D)
+    else:
+        store_tile(more_sums + place, own, written, num_heads * D, result, D, BLOCK_D)

@@ -1,4 +1,4 @@
-"""The forward kernel."""
+"""The forward kernel, and the one that joins what it divided."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import triton.language as tl
 
 from aaa.attention.kernels.tiles import (
     crossing,
+    diagonals_of,
     dropout_factor,
-    is_open,
+    list_of,
     listed_tokens,
     load_tile,
-    on_diagonals,
     own_tile,
     reachable,
     share_of,
+    side_by_side,
     splits_of,
     store_tile,
+    text_and_head,
 )
 
 LOG2_E = tl.constexpr(math.log2(math.e))
@@ -27,12 +29,12 @@ LN_2 = tl.constexpr(math.log(2))
 
 @triton.jit
 def _attend(
-    queries, i, j, opened, valid, key, value, k_n, v_n, scaling,
-    seed, dropout, num_tokens, highest, total, result,
+    queries, i, j, opened, valid, key, value, stride, scaling, seed, dropout, num_tokens,
+    highest, total, result,
     D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """One more tile of keys under the online softmax, its scores to base 2."""
-    keys = load_tile(key, j, valid, k_n, D, BLOCK_D)
+    keys = load_tile(key, j, valid, stride, D, BLOCK_D)
     scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scaling
     scores = tl.where(opened, scores, float("-inf"))
     raised = tl.maximum(highest, tl.max(scores, 1))
@@ -42,65 +44,19 @@ def _attend(
     total = total * shrink + tl.sum(weights, 1)
     if DROPOUT:
         weights *= dropout_factor(seed, dropout, num_tokens, i, j)
-    values = load_tile(value, j, valid, v_n, D, BLOCK_D)
+    values = load_tile(value, j, valid, stride, D, BLOCK_D)
     added = tl.dot(weights.to(values.dtype), values, input_precision=PRECISION)
     return raised, total, result * shrink[:, None] + added
 
 
 @triton.jit
-def _forward_walk(
-    queries, i, computed, key, value, columns, column_list, in_list, diagonals, start, end,
-    split, splits, k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-    LISTED: tl.constexpr, WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
-):  # fmt: skip
-    """All keys of a tile of queries: gathered columns once, then what lies side by side."""
-    highest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK_Q], tl.float32)
-    result = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
-    if not LISTED:
-        for slot in range(0, in_list, BLOCK_K):
-            j, valid = listed_tokens(column_list, slot, in_list, BLOCK_K)
-            opened = crossing(i, j, computed, valid, window, WINDOWED)
-            highest, total, result = _attend(
-                queries, i, j, opened, valid, key, value, k_n, v_n, scaling,
-                seed, dropout, num_tokens, highest, total, result,
-                D, BLOCK_D, PRECISION, DROPOUT,
-            )  # fmt: skip
-    first, last = reachable(
-        i, computed, window if LISTED else num_diagonals - 1, start, end, num_tokens
-    )
-    if LISTED:
-        first, last = share_of(first, last, split, splits, BLOCK_K)
-    for j0 in range(first, last, BLOCK_K):
-        j = j0 + tl.arange(0, BLOCK_K)
-        valid = j < last
-        worth = True
-        if LISTED:
-            opened = crossing(i, j, computed, valid, window, WINDOWED)
-        else:
-            alone = valid & (is_open(columns, j, valid) == 0)
-            opened = (computed[:, None] & alone[None, :]) & on_diagonals(
-                diagonals, num_diagonals, i, j
-            )
-            worth = tl.max(tl.max(opened.to(tl.int32), 1)) > 0  # far diagonals leave tiles closed
-        if worth:
-            highest, total, result = _attend(
-                queries, i, j, opened, valid, key, value, k_n, v_n, scaling,
-                seed, dropout, num_tokens, highest, total, result,
-                D, BLOCK_D, PRECISION, DROPOUT,
-            )  # fmt: skip
-    return highest, total, result
-
-
-@triton.jit
 def _store_results(
-    output, highests, log_totals, i, written, o_n, highest, total, result,
+    output, highests, log_totals, i, written, stride, highest, total, result,
     D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     empty = total == 0.0
     total = tl.where(empty, 1.0, total)
-    store_tile(output, i, written, o_n, result / total[:, None], D, BLOCK_D)
+    store_tile(output, i, written, stride, result / total[:, None], D, BLOCK_D)
     tl.store(highests + i, tl.where(empty, 0.0, highest * LN_2), mask=written)
     # Infinite where there is nothing to attend to: every probability is then 0.
     log_total = tl.where(empty, float("inf"), (highest + tl.log2(total)) * LN_2)
@@ -109,93 +65,110 @@ def _store_results(
 
 @triton.jit
 def forward_kernel(
-    query, key, value, output, highests, log_totals, part_results, part_highests, part_totals,
-    rows, row_list, row_count, columns, column_list, column_count, diagonals, spans, seeds,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n,
-    num_heads, row_heads, column_heads, diagonal_heads,
-    num_tokens, num_diagonals, window, list_programs, most_splits, scaling, dropout,
-    WINDOWED: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    query, key, value, output, highests, log_totals, parts,
+    gates, lists, counts, diagonals, spans, seeds,
+    num_heads, list_heads, diagonal_texts, diagonal_heads, num_tokens, num_diagonals, window,
+    list_programs, most_splits, scaling, dropout,
+    WINDOWED: tl.constexpr, NARROW: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """Output, largest open score and log-sum-exp of each query, in one pass over its keys."""
-    bh = tl.program_id(1).to(tl.int64)
-    b, h = bh // num_heads, bh % num_heads
-    of_rows, of_columns = b * row_heads + h % row_heads, b * column_heads + h % column_heads
-    rows += of_rows * num_tokens
-    columns += of_columns * num_tokens
-    diagonals += (b * diagonal_heads + h % diagonal_heads) * num_diagonals
+    bh, b, h, place = text_and_head(num_heads, num_tokens, D)
+    stride = num_heads * D
+    rows, row_list, num_rows = list_of(
+        0, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
+    )
+    columns, column_list, num_columns = list_of(
+        1, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
+    )
     start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
-    own_count = tl.load(row_count + of_rows)
-    listed, places, i, computed, written, splits, split = own_tile(
-        rows, row_list + of_rows * num_tokens, own_count, start, end,
-        num_tokens, list_programs, most_splits, BLOCK_Q,
-    )  # fmt: skip
+    listed, i, computed, written, splits, split, slots = own_tile(
+        rows, row_list, num_rows, start, end, num_tokens, list_programs, most_splits, BLOCK_Q
+    )
     if tl.max(written.to(tl.int32)) == 0:
         return
-    queries = load_tile(query + b * q_b + h * q_h, i, computed, q_n, D, BLOCK_D)
-    key += b * k_b + h * k_h
-    value += b * v_b + h * v_h
-    column_list += of_columns * num_tokens
-    in_list = tl.load(column_count + of_columns)
+    diagonals, bits = diagonals_of(
+        diagonals, b, h, diagonal_texts, diagonal_heads, num_diagonals, NARROW
+    )
+    queries = load_tile(query + place, i, computed, stride, D, BLOCK_D)
+    key += place
+    value += place
     seed = tl.load(seeds) + bh
     scaling *= LOG2_E
-    if listed:
-        highest, total, result = _forward_walk(
-            queries, i, computed, key, value, columns, column_list, in_list, diagonals, start, end,
-            split, splits, k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-            True, WINDOWED, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
+    highest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_Q], tl.float32)
+    result = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+    for slot in range(0, tl.where(listed, 0, num_columns), BLOCK_K):
+        j, valid = listed_tokens(column_list, slot, num_columns, BLOCK_K)
+        opened = crossing(i, j, computed, valid, window, WINDOWED)
+        highest, total, result = _attend(
+            queries, i, j, opened, valid, key, value, stride, scaling, seed, dropout, num_tokens,
+            highest, total, result, D, BLOCK_D, PRECISION, DROPOUT,
         )  # fmt: skip
-    else:
-        highest, total, result = _forward_walk(
-            queries, i, computed, key, value, columns, column_list, in_list, diagonals, start, end,
-            split, splits, k_n, v_n, num_tokens, num_diagonals, window, scaling, seed, dropout,
-            False, WINDOWED, D, BLOCK_D, BLOCK_Q, BLOCK_K, PRECISION, DROPOUT,
+    reach = tl.where(listed, window, num_diagonals - 1)
+    first, last = reachable(i, computed, reach, start, end, num_tokens)
+    first, last = share_of(first, last, split, splits, BLOCK_K)
+    for j0 in range(first, last, BLOCK_K):
+        j = j0 + tl.arange(0, BLOCK_K)
+        valid = j < last
+        opened = side_by_side(
+            listed, columns, diagonals, bits, num_diagonals, i, j, computed, valid, window,
+            WINDOWED, NARROW,
         )  # fmt: skip
+        worth = True
+        if not NARROW:  # far diagonals leave tiles closed
+            worth = tl.max(tl.max(opened.to(tl.int32), 1)) > 0
+        if worth:
+            highest, total, result = _attend(
+                queries, i, j, opened, valid, key, value, stride, scaling, seed, dropout,
+                num_tokens, highest, total, result, D, BLOCK_D, PRECISION, DROPOUT,
+            )  # fmt: skip
     at = bh * num_tokens
     if splits > 1:
-        slots = split * own_count + places
-        store_tile(part_results + at * D, slots, written, D, result, D, BLOCK_D)
-        tl.store(part_highests + at + slots, highest, mask=written)
-        tl.store(part_totals + at + slots, total, mask=written)
+        store_tile(parts + at * D, slots, written, D, result, D, BLOCK_D)
+        part_highests = parts + tl.num_programs(1).to(tl.int64) * num_tokens * D + at
+        tl.store(part_highests + slots, highest, mask=written)
+        part_totals = part_highests + tl.num_programs(1).to(tl.int64) * num_tokens
+        tl.store(part_totals + slots, total, mask=written)
     else:
         _store_results(
-            output + b * o_b + h * o_h, highests + at, log_totals + at, i, written, o_n,
+            output + place, highests + at, log_totals + at, i, written, stride,
             highest, total, result, D, BLOCK_D,
         )  # fmt: skip
 
 
 @triton.jit
 def merge_kernel(
-    output, highests, log_totals, part_results, part_highests, part_totals, row_list, row_count,
-    o_b, o_h, o_n, num_heads, row_heads, num_tokens, most_splits,
+    output, highests, log_totals, parts, gates, lists, counts,
+    num_heads, list_heads, num_tokens, most_splits,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """What the programs that divided an open row's keys have found, as one softmax."""
-    bh = tl.program_id(1).to(tl.int64)
-    b, h = bh // num_heads, bh % num_heads
-    of_rows = b * row_heads + h % row_heads
-    count = tl.load(row_count + of_rows)
+    bh, b, h, place = text_and_head(num_heads, num_tokens, D)
+    _, row_list, count = list_of(0, gates, lists, counts, b, h, num_heads, list_heads, num_tokens)
     splits = splits_of(count, num_tokens, most_splits)
     first = tl.program_id(0) * BLOCK
     if (splits == 1) | (first >= count):
         return
-    i, written = listed_tokens(row_list + of_rows * num_tokens, first, count, BLOCK)
+    i, written = listed_tokens(row_list, first, count, BLOCK)
     at = bh * num_tokens
+    part_highests = parts + tl.num_programs(1).to(tl.int64) * num_tokens * D + at
+    part_totals = part_highests + tl.num_programs(1).to(tl.int64) * num_tokens
     highest = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     result = tl.zeros([BLOCK, BLOCK_D], tl.float32)
     for split in range(0, splits):
         slots = split * count + first + tl.arange(0, BLOCK)
-        part = tl.load(part_highests + at + slots, mask=written, other=float("-inf"))
+        part = tl.load(part_highests + slots, mask=written, other=float("-inf"))
         raised = tl.maximum(highest, part)
         base = tl.where(raised == float("-inf"), 0.0, raised)
         shrink, weight = tl.exp2(highest - base), tl.exp2(part - base)
-        part_total = tl.load(part_totals + at + slots, mask=written, other=0.0)
-        part_result = load_tile(part_results + at * D, slots, written, D, D, BLOCK_D)
+        part_total = tl.load(part_totals + slots, mask=written, other=0.0)
+        part_result = load_tile(parts + at * D, slots, written, D, D, BLOCK_D)
         total = total * shrink + part_total * weight
         result = result * shrink[:, None] + part_result * weight[:, None]
         highest = raised
     _store_results(
-        output + b * o_b + h * o_h, highests + at, log_totals + at, i, written, o_n,
+        output + place, highests + at, log_totals + at, i, written, num_heads * D,
         highest, total, result, D, BLOCK_D,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Open gates as lists in the device's memory, and what finds them: one launch for each axis."""
+"""Open gates as lists in the device's memory, and the kernel that finds them."""
 
 from __future__ import annotations
 
@@ -9,65 +9,86 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 4096
+BLOCK = 4096  # tokens looked at a time
 
 
 @dataclass(frozen=True)
 class OpenGates:
-    """One axis's gates, int8 (B, 1 or H, N), a list of the open tokens, int32, and its length."""
+    """Rows' and columns' gates, as the kernels read them (``aaa.attention.kernels``).
+
+    Args:
+        gates: int8 (2, B, L, N), rows before columns.
+        tokens, counts: the open ones in order, int32 (2, B, L, N), and how many there are.
+        spans: the first real token of each text and the one after the last, int32 (B, 2).
+        have_holes: which texts have padding between real tokens, bool (B).
+    """
 
     gates: Tensor
     tokens: Tensor
     counts: Tensor
+    spans: Tensor
+    have_holes: Tensor
 
     @classmethod
-    def of(cls, gates_BHN: Tensor, keep_BN: Tensor, closed: bool = False) -> OpenGates:
-        """Lists in order the real tokens whose gates are open (above 0), or ``closed``.
-
-        (Nothing waits for the device.)
-        """
+    def of(cls, rows_BHN: Tensor, columns_BHN: Tensor, keep_BN: Tensor) -> OpenGates:
+        """Lists the real tokens whose gates are open (above 0), without waiting for the device."""
         batch, num_tokens = keep_BN.shape
-        shape = (batch, *gates_BHN.shape[1:])
-        found = torch.empty(shape, dtype=torch.int8, device=keep_BN.device)
-        tokens = torch.empty(shape, dtype=torch.int32, device=keep_BN.device)
-        counts = torch.empty(shape[:2], dtype=torch.int32, device=keep_BN.device)
-        gates_BHN = _in_numbers(gates_BHN).expand(shape)
+        heads = max(rows_BHN.shape[1], columns_BHN.shape[1])
+        rows, columns = (x.expand(batch, heads, num_tokens) for x in (rows_BHN, columns_BHN))
+        made = cls(
+            keep_BN.new_empty(2, batch, heads, num_tokens, dtype=torch.int8),
+            keep_BN.new_empty(2, batch, heads, num_tokens, dtype=torch.int32),
+            keep_BN.new_empty(2, batch, heads, dtype=torch.int32),
+            keep_BN.new_empty(batch, 2, dtype=torch.int32),
+            keep_BN.new_empty(batch),
+        )
         block = min(BLOCK, max(16, triton.next_power_of_2(num_tokens)))
-        _list_kernel[(batch * shape[1],)](
-            gates_BHN, _in_numbers(keep_BN), found, tokens, counts,
-            *gates_BHN.stride(), *keep_BN.stride(), shape[1], num_tokens,
-            CLOSED=closed, BLOCK=block, num_warps=8 if block > 1024 else 4,
+        list_kernel[(2, batch * heads)](
+            rows, columns, keep_BN.view(torch.int8), made.gates, made.tokens, made.counts,
+            made.spans, made.have_holes.view(torch.int8),
+            *rows.stride(), *columns.stride(), *keep_BN.stride(), heads, num_tokens,
+            BLOCK=block, num_warps=8 if block > 1024 else 4,
         )  # fmt: skip
-        return cls(found, tokens, counts)
+        return made
 
     @property
     def heads(self) -> int:
         """1 where all heads share the gates."""
-        return self.gates.shape[1]
-
-
-def _in_numbers(tensor: Tensor) -> Tensor:
-    return tensor.view(torch.int8) if tensor.dtype == torch.bool else tensor
+        return self.gates.shape[2]
 
 
 @triton.jit
-def _list_kernel(
-    gates, keep, found, tokens, counts, g_b, g_h, g_n, k_b, k_n, num_heads, num_tokens,
-    CLOSED: tl.constexpr, BLOCK: tl.constexpr,
+def list_kernel(
+    rows, columns, keep, gates, lists, counts, spans, have_holes,
+    r_b, r_h, r_n, c_b, c_h, c_n, k_b, k_n, list_heads, num_tokens, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    bh = tl.program_id(0).to(tl.int64)
-    b, h = bh // num_heads, bh % num_heads
-    count = 0
+    """One list: of the rows of a text and head, or of its columns."""
+    axis = tl.program_id(0)
+    bh = tl.program_id(1).to(tl.int64)
+    b, h = bh // list_heads, bh % list_heads
+    rows += b * r_b + h * r_h
+    columns += b * c_b + h * c_h
+    keep += b * k_b
+    own = axis * tl.num_programs(1) + bh
+    count, real_tokens = 0, 0
+    start, end = num_tokens, 0
     for first in range(0, num_tokens, BLOCK):
         n = first + tl.arange(0, BLOCK)
         valid = n < num_tokens
-        is_wanted = tl.load(gates + b * g_b + h * g_h + n * g_n, mask=valid, other=0) > 0
-        if CLOSED:
-            is_wanted = is_wanted == 0
-        real = tl.load(keep + b * k_b + n * k_n, mask=valid, other=0) != 0
-        is_wanted = is_wanted & real
-        places = tl.cumsum(is_wanted.to(tl.int32), 0)
-        tl.store(found + bh * num_tokens + n, is_wanted.to(tl.int8), mask=valid)
-        tl.store(tokens + bh * num_tokens + count + places - 1, n, mask=is_wanted)
-        count += tl.max(places)
-    tl.store(counts + bh, count)
+        real = tl.load(keep + n * k_n, mask=valid, other=0) != 0
+        if axis == 0:
+            opened = tl.load(rows + n * r_n, mask=real, other=0) > 0
+        else:
+            opened = tl.load(columns + n * c_n, mask=real, other=0) > 0
+        places = tl.cumsum(opened.to(tl.int32), 0)
+        tl.store(gates + own * num_tokens + n, opened.to(tl.int8), mask=valid)
+        tl.store(lists + own * num_tokens + count + places - 1, n, mask=opened)
+        count += tl.max(places, 0)
+        real_tokens += tl.sum(real.to(tl.int32), 0)
+        start = tl.minimum(start, tl.min(tl.where(real, n, num_tokens), 0))
+        end = tl.maximum(end, tl.max(tl.where(real, n + 1, 0), 0))
+    tl.store(counts + own, count)
+    if (axis == 0) & (h == 0):
+        tl.store(spans + 2 * b, tl.minimum(start, end))
+        tl.store(spans + 2 * b + 1, end)
+        tl.store(have_holes + b, (real_tokens < end - start).to(tl.int8))

@@ -7,6 +7,37 @@ import triton.language as tl
 
 
 @triton.jit
+def text_and_head(num_heads, num_tokens, D: tl.constexpr):
+    """Which text and head a program serves, and where they begin among queries or keys."""
+    bh = tl.program_id(1).to(tl.int64)
+    b, h = bh // num_heads, bh % num_heads
+    return bh, b, h, (b * num_tokens * num_heads + h) * D
+
+
+@triton.jit
+def list_of(axis, gates, tokens, counts, b, h, num_heads, list_heads, num_tokens):
+    """The gates of rows (axis 0) or columns (1), the list of the open ones, and its length."""
+    num_lists = tl.num_programs(1) // num_heads * list_heads
+    own = axis * num_lists + b * list_heads + h % list_heads
+    return gates + own * num_tokens, tokens + own * num_tokens, tl.load(counts + own)
+
+
+@triton.jit
+def diagonals_of(
+    diagonals, b, h, diagonal_texts, diagonal_heads, num_diagonals, NARROW: tl.constexpr
+):  # fmt: skip
+    """The gates of a text's and head's distances; a few of them as the bits of a number too."""
+    own = b % diagonal_texts * diagonal_heads + h % diagonal_heads
+    diagonals += own * num_diagonals
+    bits = 0
+    if NARROW:
+        d = tl.arange(0, 32)
+        opened = tl.load(diagonals + d, mask=d < num_diagonals, other=0) > 0
+        bits = tl.sum(opened.to(tl.int32) << d, 0)
+    return diagonals, bits
+
+
+@triton.jit
 def load_tile(base, index, valid, stride, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Rows of a matrix by index, (BLOCK, BLOCK_D); 0 where not valid."""
     d = tl.arange(0, BLOCK_D)
@@ -29,10 +60,14 @@ def is_open(gates, index, valid):
 
 
 @triton.jit
-def on_diagonals(diagonals, num_diagonals, own, other):
+def on_diagonals(diagonals, bits, num_diagonals, own, other, NARROW: tl.constexpr):
     """Which cells of a tile lie on an open diagonal."""
     distance = tl.abs(own[:, None] - other[None, :])
-    return tl.load(diagonals + distance, mask=distance < num_diagonals, other=0) != 0
+    if NARROW:
+        opened = ((bits >> tl.minimum(distance, 31)) & 1) != 0
+    else:
+        opened = tl.load(diagonals + distance, mask=distance < num_diagonals, other=0) > 0
+    return opened
 
 
 @triton.jit
@@ -58,12 +93,13 @@ def own_tile(
     """What a program is for.
 
     Returns:
-        Whether it is listed; its tokens' places in the list, and their positions; which of them it
-        computes and which it writes; and of how many programs for this tile it is which.
+        Whether it is listed; its tokens, which of them it computes, and which it writes; of how
+        many programs for this tile it is which; and, of those, where what it finds is to be left.
     """
     program = tl.program_id(0)
     listed = program < list_programs
     splits = tl.where(listed, splits_of(count, num_tokens, most_splits), 1)
+    split = program % splits
     places = program // splits * BLOCK + tl.arange(0, BLOCK)
     in_list = places < tl.where(listed, count, 0)
     neighbours = (program - list_programs) * BLOCK + tl.arange(0, BLOCK)
@@ -71,7 +107,7 @@ def own_tile(
     written = in_list | (on_map & (is_open(gates, neighbours, on_map) == 0))
     index = tl.where(in_list, tl.load(tokens + places, mask=in_list, other=0), neighbours)
     computed = written & (index >= start) & (index < end)
-    return listed, places, index, computed, written, splits, program % splits
+    return listed, index, computed, written, splits, split, split * count + places
 
 
 @triton.jit
@@ -104,3 +140,17 @@ def crossing(i, j, i_valid, j_valid, window, WINDOWED: tl.constexpr):
     if WINDOWED:
         opened = opened & (tl.abs(i[:, None] - j[None, :]) <= window)
     return opened
+
+
+@triton.jit
+def side_by_side(
+    listed, other_gates, diagonals, bits, num_diagonals, own, other, computed, valid, window,
+    WINDOWED: tl.constexpr, NARROW: tl.constexpr,
+):  # fmt: skip
+    """The open cells, as (own, other), with tokens that stand side by side.
+
+    Of a listed tile all; else those on a diagonal that no list of the other axis has.
+    """
+    alone = valid & (listed | (is_open(other_gates, other, valid) == 0))
+    opened = crossing(own, other, computed, alone, window, WINDOWED)
+    return opened & (listed | on_diagonals(diagonals, bits, num_diagonals, own, other, NARROW))
