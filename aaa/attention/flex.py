@@ -30,6 +30,9 @@ from aaa.masks import SparseMask
 BLOCK = 128
 BITS = 8  # cells of an edge block that one byte holds
 REAL, ROW, COLUMN, DIAGONAL = 1, 2, 4, 8  # bits of a token; the last is of the distance so long
+# What cells look up is kept in shared memory for every stage of a pipeline: three, the default, take
+# more than an H100 has.
+GPU_OPTIONS: Any = {"num_stages": 1}
 # Of the tensors that are compiled for: samples, tokens and blocks, but neither heads nor features.
 DYNAMIC_AXES = (
     *[(0, 2)] * 4, *[(0, 2), (0, 2, 3)] * 2, (0, 1),
@@ -158,12 +161,13 @@ def _diagonals_by_block(diagonals_BHN: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _token_bits(mask: WholeBlocks) -> Tensor:
-    """All of a mask but its edges in one tensor, int32 (B, H, N): what a cell looks up.
+    """All of a mask but its edges in one tensor, int8 (B, H, N): what a cell looks up.
 
-    (One, since in what is compiled for a CPU the names of more than ten sizes collide.)
+    (One, since in what is compiled for a CPU the names of more than ten sizes collide; of single
+    bytes, since a GPU keeps what the cells of a few blocks look up in its shared memory.)
     """
     bits = mask.rows_BHN * ROW + mask.columns_BHN * COLUMN + mask.diagonals_BHN * DIAGONAL
-    return (bits + mask.keep_BN.unsqueeze(1) * REAL).int()
+    return (bits + mask.keep_BN.unsqueeze(1) * REAL).to(torch.int8)
 
 
 def _blocks_of_edges(edges_BE2: Tensor, num_blocks: int) -> Tensor:
@@ -250,7 +254,7 @@ def _attend(tensors: tuple[Any, ...], window: int | None, scaling: float) -> Ten
         BLOCK_SIZE=BLOCK, mask_mod=is_open, seq_lengths=(query.shape[2], key.shape[2]),
         compute_q_blocks=torch.is_grad_enabled(),
     )  # fmt: skip
-    output = flex.flex_attention(query, key, value, block_mask=block_mask, scale=scaling)
+    output = flex.flex_attention(query, key, value, block_mask=block_mask, scale=scaling, kernel_options=GPU_OPTIONS if query.is_cuda else None)
     assert isinstance(output, Tensor)
     return output
 

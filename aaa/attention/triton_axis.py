@@ -11,6 +11,7 @@ or timed on a GPU yet, and their tile sizes are not tuned.
 from __future__ import annotations
 
 import importlib.util
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -53,19 +54,21 @@ def triton_attention(
     """
     _check(query_BHND, value_BHND, mask)
     num_tokens = query_BHND.shape[2]
-    closed_111 = query_BHND.new_zeros(1, 1, 1, dtype=torch.float32)
-    closed_11N = closed_111.expand(1, 1, num_tokens)
     window = num_tokens if mask.window is None else min(mask.window, num_tokens)
-    diagonals_BHK = closed_111 if mask.diagonals_BHK is None else mask.diagonals_BHK
-    seed_1 = closed_111.long().view(1)
-    if dropout:
-        seed_1 = torch.randint(2**40, (1,), device=query_BHND.device)
+    rows_BHN, columns_BHN, diagonals_BHK = mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK
+    if rows_BHN is None or columns_BHN is None or diagonals_BHK is None:
+        closed_111 = query_BHND.new_zeros(1, 1, 1, dtype=torch.float32)
+        closed_11N = closed_111.expand(1, 1, num_tokens)
+        rows_BHN = closed_11N if rows_BHN is None else rows_BHN
+        columns_BHN = closed_11N if columns_BHN is None else columns_BHN
+        diagonals_BHK = closed_111 if diagonals_BHK is None else diagonals_BHK
+    seed_1 = torch.randint(2**40, (1,), device=query_BHND.device) if dropout else None
     output_BHND, _, _ = torch.ops.aaa.axis_attention(
         query_BHND.to(value_BHND.dtype),
         key_BHND.to(value_BHND.dtype),
         value_BHND,
-        closed_11N if mask.rows_BHN is None else mask.rows_BHN,
-        closed_11N if mask.columns_BHN is None else mask.columns_BHN,
+        rows_BHN,
+        columns_BHN,
         diagonals_BHK[..., : min(window + 1, num_tokens)],
         mask.keep_BN,
         seed_1,
@@ -82,7 +85,7 @@ def _check(query_BHND: Tensor, value_BHND: Tensor, mask: SparseMask) -> None:
             "executor 'triton' serves rows, columns and diagonals, and this mask has single cells "
             "too, as Random, Syntax, Lexical and patterns at a density open them; use 'auto'"
         )
-    if importlib.util.find_spec("triton") is None:
+    if not _is_installed():
         raise ValueError("executor 'triton' needs the package triton: pip install triton")
     if not query_BHND.is_cuda and not _is_interpreted():
         raise ValueError(
@@ -96,6 +99,12 @@ def _check(query_BHND: Tensor, value_BHND: Tensor, mask: SparseMask) -> None:
 
 
 @torch.compiler.assume_constant_result
+@lru_cache(maxsize=1)  # a search of the disk
+def _is_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@torch.compiler.assume_constant_result
 def _is_interpreted() -> bool:
     import triton
 
@@ -105,7 +114,7 @@ def _is_interpreted() -> bool:
 # Of one operator: query, key, value, the three gates, keep_BN, seed, window, scaling, dropout.
 ARGUMENTS = (
     "Tensor query, Tensor key, Tensor value, Tensor rows, Tensor columns, Tensor diagonals, "
-    "Tensor keep_BN, Tensor seed, int window, float scaling, float dropout"
+    "Tensor keep_BN, Tensor? seed, int window, float scaling, float dropout"
 )
 
 
@@ -123,7 +132,8 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     results = _empty_forward(*arguments)
     attention = AxisAttention(*arguments)
     # Asked of the device, which is not waited for.
-    torch._assert_async(~attention.open.have_holes.any(), HOLES)
+    whole_B = attention.open.whole_B
+    torch._assert_async(whole_B if len(whole_B) == 1 else whole_B.all(), HOLES)
     attention.forward(results)
     return results
 

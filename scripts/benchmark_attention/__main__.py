@@ -3,6 +3,7 @@
     python -m scripts.benchmark_attention --output FOLDER                   # everything
     python -m scripts.benchmark_attention --sections lengths --lengths 1024 4096 --output FOLDER
     python -m scripts.benchmark_attention --device cuda --output FOLDER     # bf16, to 65,536
+    python -m scripts.benchmark_attention --device cuda --clock graph --output FOLDER
     python -m scripts.benchmark_attention --plot FOLDER/results.json        # pictures alone
 
 Sections:
@@ -12,9 +13,9 @@ Sections:
   layers    self-attention, encoder layer and training step against Longformer's and BigBird's
 
 Times: the contestants take turns in one process; a figure is the median over the rounds, a ratio
-the median of the rounds' ratios, so that a machine that slows down slows all of them. Memory: each
-contestant in a process of its own; on a CPU the peak of its resident memory (VmHWM) less what it
-held before the call, its inputs among that (Linux only), on a GPU what was allocated. What runs
+the median of the rounds' ratios, so that a machine that slows down slows all of them. Memory: on a
+CPU each contestant in a process of its own, the peak of its resident memory (VmHWM) less what it
+held before the call, its inputs among that (Linux only); on a GPU what was allocated. What runs
 out of memory or takes longer than ``--patience`` is NaN. The roof of a GPU is the time that the
 open cells' products, or queries, keys, values, outputs and their gradients read and written once,
 take at ``--teraflops`` and ``--gigabytes``, whichever is longer; those of an H100 SXM unless told
@@ -36,6 +37,7 @@ import torch
 from rich.progress import track
 
 from scripts.benchmark_attention.contestants import (
+    FLASH,
     FULL,
     HEADS,
     LAYERS,
@@ -47,6 +49,7 @@ from scripts.benchmark_attention.contestants import (
 from scripts.benchmark_attention.pictures import plot, report
 from scripts.benchmark_attention.worker import (
     CLOCKS,
+    GRAPH,
     Conditions,
     measured_memory,
     measured_times,
@@ -61,16 +64,19 @@ HOLDS_CELLS = 4096  # up to here also executors that hold N x N cells
 PRODUCTS, TENSORS = {"forward": 2, "frozen": 7}, {"forward": 4, "frozen": 12}
 
 
-def lengths_cases(lengths: Sequence[int], on_gpu: bool) -> list[Case]:
-    """What is measured of whom; the slow ones not where they would take minutes."""
+def lengths_cases(lengths: Sequence[int], on_gpu: bool, as_graphs: bool) -> list[Case]:
+    """What is measured of whom; the slow ones not where they would take minutes.
+
+    Not as CUDA graphs what waits for the GPU; nor ``gathered`` there, which does so all the time.
+    """
     found = []
-    ours = ("gathered", "triton") if on_gpu else ("gathered",)
+    ours = (FLASH, "triton") if on_gpu else ("gathered",)
     for tokens in lengths:
         frozen = (FULL, *ours, *(("flex",) if on_gpu else ()))
         learned = (FULL, *ours)
-        if tokens <= HOLDS_CELLS:
+        if tokens <= HOLDS_CELLS and not as_graphs:
             frozen = (*frozen, "sdpa")
-        if tokens <= 1024:
+        if tokens <= 1024 and not as_graphs:
             learned = (*learned, "dense")
         for mode, names in (("forward", frozen), ("frozen", frozen), ("learned", learned)):
             late = ("dense",) if tokens <= HOLDS_CELLS and "dense" not in names else ()
@@ -79,7 +85,7 @@ def lengths_cases(lengths: Sequence[int], on_gpu: bool) -> list[Case]:
                 found.append(Case("lengths", f"rho {RHO}", tokens, mode, names, count, late))
         count = axis_tokens(4096, RHO)
         if 4 * count <= tokens:
-            found.append(Case("lengths", "fixed", tokens, "forward", ours, count))
+            found.append(Case("lengths", "fixed", tokens, "forward", ours[-1:], count))
     return found
 
 
@@ -108,14 +114,15 @@ def layer_cases(lengths: Sequence[int], on_gpu: bool) -> list[Case]:
     ]
 
 
-def cases(sections: Sequence[str], lengths: Sequence[int], on_gpu: bool) -> list[Case]:
+def cases(options: argparse.Namespace) -> list[Case]:
     """All that is asked for, in the order of the sections."""
+    on_gpu = options.device == "cuda"
     found = {
-        "lengths": lengths_cases(lengths, on_gpu),
+        "lengths": lengths_cases(options.lengths, on_gpu, options.clock == GRAPH),
         "short": short_cases(),
-        "layers": layer_cases(lengths, on_gpu),
+        "layers": layer_cases(options.lengths, on_gpu),
     }
-    return [case for section in found if section in sections for case in found[section]]
+    return [case for section in found if section in options.sections for case in found[section]]
 
 
 def roof_seconds(case: Case, options: argparse.Namespace) -> float | None:
@@ -153,8 +160,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lengths", nargs="+", type=int)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", default="wall", choices=CLOCKS,
-                        help="cpu: of the process, for one thread on a busy machine")  # fmt: skip
+    parser.add_argument("--clock", default="wall", choices=(*CLOCKS, GRAPH),
+                        help="cpu: of the process, for one thread on a busy machine; "
+                             "graph: of CUDA graphs")  # fmt: skip
     parser.add_argument("--patience", type=float, default=60, help="seconds a call may take")
     parser.add_argument("--memory-gb", type=float, default=16, help="a process may address")
     parser.add_argument("--teraflops", type=float, default=989, help="of the card, in the dtype")
@@ -186,8 +194,7 @@ def main() -> None:
                   "machine": platform.processor() or platform.machine()},
         "cases": [],
     }  # fmt: skip
-    found = cases(options.sections, options.lengths, options.device == "cuda")
-    for case in track(found, description="measuring"):
+    for case in track(cases(options), description="measuring"):
         results["cases"].append(measure(case, options, under))
         (options.output / "results.json").write_text(json.dumps(results))
     print(report(results))

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aaa.attention import EXECUTORS
 from aaa.masks import SparseMask
 
 HEADS, SIZE, REACH = 12, 64, 2
-FULL = "sdpa, no mask"
+FULL, FLASH = "sdpa, no mask", "FlashAttention"
 LAYERS = ("BERT, sdpa", "Longformer", "ours, as Longformer", "BigBird", "ours, as BigBird")
 WINDOW, GLOBALS, BLOCK = 512, 2, 64  # Longformer's window in all; BigBird's blocks
 
@@ -46,11 +47,15 @@ class Case:
 
     def call(self, name: str, device: torch.device, dtype: torch.dtype) -> Callable[[], Any]:
         torch.manual_seed(0)
+        before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
-        with device:
-            if self.section == "layers":
-                return _layer_call(name, self.tokens, self.mode)
-            return _attention_call(name, self.tokens, self.count, self.mode)
+        try:
+            with device:
+                if self.section == "layers":
+                    return _layer_call(name, self.tokens, self.mode)
+                return _attention_call(name, self.tokens, self.count, self.mode)
+        finally:
+            torch.set_default_dtype(before)
 
 
 def axis_tokens(num_tokens: int, rho: float) -> int:
@@ -82,6 +87,9 @@ def _attention_call(name: str, num_tokens: int, count: int, mode: str) -> Callab
     def run() -> None:
         if name == FULL:
             output: Tensor = F.scaled_dot_product_attention(query, key, value)
+        elif name == FLASH:
+            with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+                output = F.scaled_dot_product_attention(query, key, value)
         else:
             output, _ = EXECUTORS[name](query, key, value, mask, scaling=SIZE**-0.5)
         if grad:

@@ -1,4 +1,4 @@
-"""Times and memory, each taken in a process of its own."""
+"""Times and memory; on a CPU each taken in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from scripts.benchmark_attention.contestants import Case
 
 NAN = float("nan")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+GRAPH = "graph"  # a GPU's clock for replays of a CUDA graph: without what starting kernels takes
 GPU_SECONDS = 0.02  # a GPU's figure is the mean over as many calls as take so long
 
 
@@ -27,7 +28,8 @@ class Conditions:
     Args:
         device, dtype: where, and in which precision.
         threads, memory_gb: of a worker; the latter is what it may address, on a CPU.
-        clock: ``wall``, or ``cpu`` for the time of the process. A GPU has its own.
+        clock: ``wall``, or ``cpu`` for the time of the process. A GPU has its own, for calls as
+            they are made (``wall``) or as CUDA graphs (``graph``).
         patience: seconds that a call may take.
     """
 
@@ -58,8 +60,14 @@ def _in_process(
     """What a worker returns; None if it died or took too long.
 
     Workers are forks, so that they need not import anything; this process never computes, since a
-    fork of one with threads at work would hang.
+    fork of one with threads at work would hang. A GPU, which tells its memory exactly and takes
+    seconds to begin with, is used by this process.
     """
+    if under.device == "cuda":
+        try:
+            return work(*arguments)
+        except RuntimeError:
+            return None
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_worker, args=(work, arguments, under, theirs))
@@ -77,9 +85,8 @@ def _in_process(
 def _worker(
     work: Callable[..., Any], arguments: tuple[Any, ...], under: Conditions, answer: Connection
 ) -> None:
-    if under.device == "cpu":  # a GPU's driver addresses more than there is
-        limit = int(under.memory_gb * 2**30)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit = int(under.memory_gb * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     torch.set_num_threads(under.threads)
     answer.send(work(*arguments))
 
@@ -95,7 +102,9 @@ def _times(case: Case, rounds: int, under: Conditions) -> dict[str, list[float]]
                 kept.append(NAN)
                 continue
             try:
-                taken = one(calls[name], CLOCKS[under.clock])
+                if not number and under.clock == GRAPH:
+                    calls[name] = _captured(calls[name])
+                taken = one(calls[name], CLOCKS.get(under.clock, time.perf_counter))
             except (RuntimeError, MemoryError):  # out of memory is a RuntimeError to torch
                 taken = NAN
             if number and taken > under.patience:
@@ -124,6 +133,19 @@ def _on_gpu(call: Callable[[], Any], _: Callable[[], float]) -> float:
         return start.elapsed_time(end) / 1e3 / times
 
     return timed(max(1, min(100, int(GPU_SECONDS / timed(1)))))
+
+
+def _captured(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Replays of the call; a RuntimeError if it waits for the device."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # compiles, and brings gradients into being
+            call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def _extra_memory(case: Case, name: str, under: Conditions) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from aaa import Axis, Global, Local, sparsify, sparsity_loss
-from aaa.attention import EXECUTORS
+from aaa.attention import EXECUTORS, triton_axis
 from aaa.attention.dense import dense_attention
 from aaa.attention.triton_axis import triton_attention
 from aaa.masks import SparseMask
@@ -272,7 +271,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
         with pytest.raises(ValueError, match="runs on GPUs, but the model is on cpu"):
             triton_attention(*inputs, mask, scaling=SCALING)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(triton_axis, "_is_installed", lambda: False)
     with pytest.raises(ValueError, match="pip install triton"):
         triton_attention(*inputs, mask, scaling=SCALING)
 
@@ -283,7 +282,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from aaa.attention.kernels import launch, lists
 
-types = dict.fromkeys(("gates", "keep", "have_holes"), "*i8")
+types = dict.fromkeys(("gates", "keep", "whole"), "*i8")
 types |= dict.fromkeys(("lists", "counts", "spans", "sample", "sample_counts"), "*i32")
 types |= dict.fromkeys(("highests", "log_totals", "deltas", "of_gates", "parts"), "*fp32")
 types |= dict.fromkeys(("rows", "columns", "diagonals"), "*fp32")

@@ -6,16 +6,18 @@ import triton
 import triton.language as tl
 
 from aaa.attention.kernels.tiles import (
+    band_walk,
     crossing,
     diagonals_of,
     dropout_factor,
+    is_open,
     list_of,
     listed_tokens,
     load_tile,
+    on_diagonals,
+    open_tokens,
+    open_walk,
     own_tile,
-    reachable,
-    share_of,
-    side_by_side,
     splits_of,
     store_tile,
     text_and_head,
@@ -94,25 +96,28 @@ def query_gradient_kernel(
     log_total = tl.load(log_totals + at + i, mask=computed, other=float("inf"))
     key += place
     value += place
-    seed = tl.load(seeds) + bh
+    seed = bh
+    if DROPOUT:
+        seed += tl.load(seeds)
     result = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
-    for slot in range(0, tl.where(listed, 0, num_columns), BLOCK_K):
-        j, valid = listed_tokens(column_list, slot, num_columns, BLOCK_K)
+    first, count = open_walk(
+        listed, i, computed, num_columns, window, split, splits, start, end, num_tokens,
+        WINDOWED, BLOCK_K,
+    )  # fmt: skip
+    for slot in range(0, count, BLOCK_K):
+        j, valid = open_tokens(listed, column_list, first, slot, count, BLOCK_K)
         opened = crossing(i, j, computed, valid, window, WINDOWED)
         result = _add_to_queries(
             queries, gradients, log_total, delta, i, j, opened, valid, key, value, stride,
             scaling, seed, dropout, num_tokens, result, D, BLOCK_D, PRECISION, DROPOUT,
         )  # fmt: skip
-    reach = tl.where(listed, window, num_diagonals - 1)
-    first, last = reachable(i, computed, reach, start, end, num_tokens)
-    first, last = share_of(first, last, split, splits, BLOCK_K)
+    first, last = band_walk(listed, list_programs, num_diagonals - 1, start, end, BLOCK_Q)
     for j0 in range(first, last, BLOCK_K):
         j = j0 + tl.arange(0, BLOCK_K)
         valid = j < last
-        opened = side_by_side(
-            listed, columns, diagonals, bits, num_diagonals, i, j, computed, valid, window,
-            WINDOWED, NARROW,
-        )  # fmt: skip
+        alone = valid & (is_open(columns, j, valid) == 0)
+        opened = computed[:, None] & alone[None, :]
+        opened = opened & on_diagonals(diagonals, bits, num_diagonals, i, j, NARROW)
         worth = True
         if not NARROW:  # far diagonals leave tiles closed
             worth = tl.max(tl.max(opened.to(tl.int32), 1)) > 0
@@ -183,28 +188,29 @@ def key_gradient_kernel(
     at = bh * num_tokens
     log_totals += at
     deltas += at
-    seed = tl.load(seeds) + bh
+    seed = bh
+    if DROPOUT:
+        seed += tl.load(seeds)
     of_key = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     of_value = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
-    for slot in range(0, tl.where(listed, 0, num_rows), BLOCK_Q):
-        i, valid = listed_tokens(row_list, slot, num_rows, BLOCK_Q)
+    first, count = open_walk(
+        listed, j, computed, num_rows, window, split, splits, start, end, num_tokens,
+        WINDOWED, BLOCK_Q,
+    )  # fmt: skip
+    for slot in range(0, count, BLOCK_Q):
+        i, valid = open_tokens(listed, row_list, first, slot, count, BLOCK_Q)
         opened = crossing(i, j, valid, computed, window, WINDOWED)
         of_key, of_value = _add_to_keys(
             keys, values, i, j, opened, valid, query, gradient, log_totals, deltas, stride,
             scaling, seed, dropout, num_tokens, of_key, of_value, D, BLOCK_D, PRECISION, DROPOUT,
         )  # fmt: skip
-    reach = tl.where(listed, window, num_diagonals - 1)
-    first, last = reachable(j, computed, reach, start, end, num_tokens)
-    first, last = share_of(first, last, split, splits, BLOCK_Q)
+    first, last = band_walk(listed, list_programs, num_diagonals - 1, start, end, BLOCK_K)
     for i0 in range(first, last, BLOCK_Q):
         i = i0 + tl.arange(0, BLOCK_Q)
         valid = i < last
-        opened = tl.trans(
-            side_by_side(
-                listed, rows, diagonals, bits, num_diagonals, j, i, computed, valid, window,
-                WINDOWED, NARROW,
-            )
-        )  # fmt: skip
+        alone = valid & (is_open(rows, i, valid) == 0)
+        opened = alone[:, None] & computed[None, :]
+        opened = opened & on_diagonals(diagonals, bits, num_diagonals, i, j, NARROW)
         worth = True
         if not NARROW:  # far diagonals leave tiles closed
             worth = tl.max(tl.max(opened.to(tl.int32), 1)) > 0

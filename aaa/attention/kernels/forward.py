@@ -8,16 +8,18 @@ import triton
 import triton.language as tl
 
 from aaa.attention.kernels.tiles import (
+    band_walk,
     crossing,
     diagonals_of,
     dropout_factor,
+    is_open,
     list_of,
     listed_tokens,
     load_tile,
+    on_diagonals,
+    open_tokens,
+    open_walk,
     own_tile,
-    reachable,
-    share_of,
-    side_by_side,
     splits_of,
     store_tile,
     text_and_head,
@@ -93,28 +95,31 @@ def forward_kernel(
     queries = load_tile(query + place, i, computed, stride, D, BLOCK_D)
     key += place
     value += place
-    seed = tl.load(seeds) + bh
+    seed = bh
+    if DROPOUT:
+        seed += tl.load(seeds)
     scaling *= LOG2_E
     highest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     result = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
-    for slot in range(0, tl.where(listed, 0, num_columns), BLOCK_K):
-        j, valid = listed_tokens(column_list, slot, num_columns, BLOCK_K)
+    first, count = open_walk(
+        listed, i, computed, num_columns, window, split, splits, start, end, num_tokens,
+        WINDOWED, BLOCK_K,
+    )  # fmt: skip
+    for slot in range(0, count, BLOCK_K):
+        j, valid = open_tokens(listed, column_list, first, slot, count, BLOCK_K)
         opened = crossing(i, j, computed, valid, window, WINDOWED)
         highest, total, result = _attend(
             queries, i, j, opened, valid, key, value, stride, scaling, seed, dropout, num_tokens,
             highest, total, result, D, BLOCK_D, PRECISION, DROPOUT,
         )  # fmt: skip
-    reach = tl.where(listed, window, num_diagonals - 1)
-    first, last = reachable(i, computed, reach, start, end, num_tokens)
-    first, last = share_of(first, last, split, splits, BLOCK_K)
+    first, last = band_walk(listed, list_programs, num_diagonals - 1, start, end, BLOCK_Q)
     for j0 in range(first, last, BLOCK_K):
         j = j0 + tl.arange(0, BLOCK_K)
         valid = j < last
-        opened = side_by_side(
-            listed, columns, diagonals, bits, num_diagonals, i, j, computed, valid, window,
-            WINDOWED, NARROW,
-        )  # fmt: skip
+        alone = valid & (is_open(columns, j, valid) == 0)
+        opened = computed[:, None] & alone[None, :]
+        opened = opened & on_diagonals(diagonals, bits, num_diagonals, i, j, NARROW)
         worth = True
         if not NARROW:  # far diagonals leave tiles closed
             worth = tl.max(tl.max(opened.to(tl.int32), 1)) > 0

@@ -67,7 +67,9 @@ def axis_gradient_kernel(
     diagonals, bits = diagonals_of(
         diagonals, b, h, diagonal_texts, diagonal_heads, num_diagonals, NARROW
     )
-    seed = tl.load(seeds) + bh
+    seed = bh
+    if DROPOUT:
+        seed += tl.load(seeds)
     query += place
     key += place
     value += place
@@ -135,7 +137,9 @@ def diagonal_gradient_kernel(
     rows, _, _ = list_of(0, gates, lists, counts, b, h, num_heads, list_heads, num_tokens)
     columns, _, _ = list_of(1, gates, lists, counts, b, h, num_heads, list_heads, num_tokens)
     start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
-    seed = tl.load(seeds) + bh
+    seed = bh
+    if DROPOUT:
+        seed += tl.load(seeds)
     query += place
     key += place
     value += place

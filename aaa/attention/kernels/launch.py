@@ -33,7 +33,7 @@ class AxisAttention:
 
     def __init__(
         self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns: Tensor,
-        diagonals: Tensor, keep_BN: Tensor, seed: Tensor, window: int, scaling: float,
+        diagonals: Tensor, keep_BN: Tensor, seed: Tensor | None, window: int, scaling: float,
         dropout: float,
     ) -> None:  # fmt: skip
         self.inputs = tuple(tokens_before_heads(x) for x in (query, key, value))

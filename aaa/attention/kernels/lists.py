@@ -20,14 +20,14 @@ class OpenGates:
         gates: int8 (2, B, L, N), rows before columns.
         tokens, counts: the open ones in order, int32 (2, B, L, N), and how many there are.
         spans: the first real token of each text and the one after the last, int32 (B, 2).
-        have_holes: which texts have padding between real tokens, bool (B).
+        whole_B: which texts have no padding between real tokens, bool (B).
     """
 
     gates: Tensor
     tokens: Tensor
     counts: Tensor
     spans: Tensor
-    have_holes: Tensor
+    whole_B: Tensor
 
     @classmethod
     def of(cls, rows_BHN: Tensor, columns_BHN: Tensor, keep_BN: Tensor) -> OpenGates:
@@ -45,7 +45,7 @@ class OpenGates:
         block = min(BLOCK, max(16, triton.next_power_of_2(num_tokens)))
         list_kernel[(2, batch * heads)](
             rows, columns, keep_BN.view(torch.int8), made.gates, made.tokens, made.counts,
-            made.spans, made.have_holes.view(torch.int8),
+            made.spans, made.whole_B.view(torch.int8),
             *rows.stride(), *columns.stride(), *keep_BN.stride(), heads, num_tokens,
             BLOCK=block, num_warps=8 if block > 1024 else 4,
         )  # fmt: skip
@@ -59,7 +59,7 @@ class OpenGates:
 
 @triton.jit
 def list_kernel(
-    rows, columns, keep, gates, lists, counts, spans, have_holes,
+    rows, columns, keep, gates, lists, counts, spans, whole,
     r_b, r_h, r_n, c_b, c_h, c_n, k_b, k_n, list_heads, num_tokens, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One list: of the rows of a text and head, or of its columns."""
@@ -91,4 +91,4 @@ def list_kernel(
     if (axis == 0) & (h == 0):
         tl.store(spans + 2 * b, tl.minimum(start, end))
         tl.store(spans + 2 * b + 1, end)
-        tl.store(have_holes + b, (real_tokens < end - start).to(tl.int8))
+        tl.store(whole + b, (real_tokens == tl.maximum(end - start, 0)).to(tl.int8))

@@ -87,6 +87,13 @@ def splits_of(count, num_tokens, most_splits):
 
 
 @triton.jit
+def share_of(first, last, split, splits, BLOCK: tl.constexpr):
+    """One program's share of a range, whole tiles of it."""
+    size = tl.cdiv(tl.maximum(last - first, 0), splits * BLOCK) * BLOCK
+    return first + split * size, tl.minimum(last, first + (split + 1) * size)
+
+
+@triton.jit
 def own_tile(
     gates, tokens, count, start, end, num_tokens, list_programs, most_splits, BLOCK: tl.constexpr
 ):  # fmt: skip
@@ -111,26 +118,46 @@ def own_tile(
 
 
 @triton.jit
+def open_walk(
+    listed, index, computed, count, window, split, splits, start, end, num_tokens,
+    WINDOWED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The first tokens that a tile meets, all of whose cells are open: where from, and how many.
+
+    Of a listed tile its share of the text, as far as the window reaches; else the other list.
+    """
+    first, last = start, end
+    if WINDOWED:
+        nearest = tl.min(tl.where(computed, index, num_tokens))
+        furthest = tl.max(tl.where(computed, index, -num_tokens))
+        first, last = tl.maximum(start, nearest - window), tl.minimum(end, furthest + window + 1)
+    first, last = share_of(first, last, split, splits, BLOCK)
+    return first, tl.where(listed, tl.maximum(last - first, 0), count)
+
+
+@triton.jit
+def open_tokens(listed, tokens, first, slot, count, BLOCK: tl.constexpr):
+    """A tile of them from a ``slot`` on, and which of it are there."""
+    places = slot + tl.arange(0, BLOCK)
+    valid = places < count
+    in_list = tl.load(tokens + places, mask=places < tl.where(listed, 0, count), other=0)
+    return tl.where(listed, first + places, in_list), valid
+
+
+@triton.jit
+def band_walk(listed, list_programs, reach, start, end, BLOCK: tl.constexpr):
+    """The part of the span that the diagonals of a plain tile cross; empty for a listed one."""
+    own = (tl.program_id(0) - list_programs) * BLOCK
+    first, last = tl.maximum(start, own - reach), tl.minimum(end, own + BLOCK + reach)
+    return first, tl.where(listed, first, last)
+
+
+@triton.jit
 def listed_tokens(tokens, first, count, BLOCK: tl.constexpr):
     """A tile of a list from its ``first`` place on, and which of it are there."""
     places = first + tl.arange(0, BLOCK)
     valid = places < count
     return tl.load(tokens + places, mask=valid, other=0), valid
-
-
-@triton.jit
-def reachable(index, computed, reach, start, end, num_tokens):
-    """The part of the span that lies within reach of some of the tokens; empty for none."""
-    first = tl.min(tl.where(computed, index, num_tokens))
-    last = tl.max(tl.where(computed, index, -num_tokens))
-    return tl.maximum(start, first - reach), tl.minimum(end, last + reach + 1)
-
-
-@triton.jit
-def share_of(first, last, split, splits, BLOCK: tl.constexpr):
-    """One program's share of a range, whole tiles of it."""
-    size = tl.cdiv(tl.maximum(last - first, 0), splits * BLOCK) * BLOCK
-    return first + split * size, tl.minimum(last, first + (split + 1) * size)
 
 
 @triton.jit
@@ -140,17 +167,3 @@ def crossing(i, j, i_valid, j_valid, window, WINDOWED: tl.constexpr):
     if WINDOWED:
         opened = opened & (tl.abs(i[:, None] - j[None, :]) <= window)
     return opened
-
-
-@triton.jit
-def side_by_side(
-    listed, other_gates, diagonals, bits, num_diagonals, own, other, computed, valid, window,
-    WINDOWED: tl.constexpr, NARROW: tl.constexpr,
-):  # fmt: skip
-    """The open cells, as (own, other), with tokens that stand side by side.
-
-    Of a listed tile all; else those on a diagonal that no list of the other axis has.
-    """
-    alone = valid & (listed | (is_open(other_gates, other, valid) == 0))
-    opened = crossing(own, other, computed, alone, window, WINDOWED)
-    return opened & (listed | on_diagonals(diagonals, bits, num_diagonals, own, other, NARROW))
