@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,17 @@ from aaa.attention.bands import cells_a_query
 from aaa.attention.dense import dense_attention
 from aaa.attention.gathered import gathered_attention
 from aaa.attention.sdpa import sdpa_attention
+from aaa.attention.triton_axis import serves, triton_attention
 from aaa.masks import SparseMask
 
 log = logging.getLogger(__name__)
 
-EXECUTE = {"dense": dense_attention, "sdpa": sdpa_attention, "gathered": gathered_attention}
+EXECUTE = {
+    "dense": dense_attention,
+    "sdpa": sdpa_attention,
+    "gathered": gathered_attention,
+    "triton": triton_attention,
+}
 _said: set[tuple[str, str]] = set()
 
 
@@ -45,6 +52,13 @@ AGAINST_DENSE = GatheredCost(a_text=30_000, a_head=30_000, a_token=100, a_cell=0
 # measure, 2 to 32 of them a query in texts of 1,024 to 4,096 tokens.
 EDGE_CELLS = 48
 LONGEST_DENSE = 1024  # tokens; beyond, several N x N cells a head would not fit for long
+# On a GPU: tokens from which the kernels are faster than sdpa or dense (an H100, one text of 12
+# heads of 64 in bfloat16, 3 % of the cells open), and the share of open cells up to which they are
+# taken, a guess. ``gathered``, which waits for the GPU in every step, is only for what the kernels
+# do not serve and where a map of all cells would not fit for long.
+TRITON_FROM = {"inference": 1024, "training": 4096, "gates being learned": 2048}
+MOST_OPEN = 0.25
+LONGEST_MAP = 8192
 
 
 def auto_attention(
@@ -55,35 +69,72 @@ def auto_attention(
     scaling: float,
     dropout: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
-    """By ``gathered`` where that is faster, else ``sdpa``, or ``dense`` if gates are learned.
+    """By what is fastest: for long texts with few open cells ``gathered``, or on a GPU ``triton``.
+
+    Else by ``sdpa``, or ``dense`` if gates are learned.
 
     What was chosen and why is said in the log, once for each choice and mode. The choice reads the
     mask's values, so that ``torch.compile`` breaks its graph here; a named executor has no such
     break.
     """
     grad = torch.is_grad_enabled() and query_BHND.requires_grad
-    name = choose(mask, grad)
+    name = choose(mask, grad, value_BHND.dtype)
     return EXECUTE[name](query_BHND, key_BHND, value_BHND, mask, scaling, dropout)
 
 
 @torch.compiler.disable
-def choose(mask: SparseMask, grad: bool) -> str:
-    """The name of the executor for a mask; ``grad`` says whether a backward pass will come."""
+def choose(mask: SparseMask, grad: bool, dtype: torch.dtype = torch.float32) -> str:
+    """The name of the executor for a mask.
+
+    Args:
+        grad: whether a backward pass will come.
+        dtype: of the values.
+    """
+    learned = mask.needs_gradient
+    mode = "gates being learned" if learned else "training" if grad else "inference"
+    name, why = (choose_on_gpu if mask.keep_BN.is_cuda else choose_on_cpu)(mask, mode, dtype)
+    if (name, mode) not in _said:
+        _said.add((name, mode))
+        num_tokens, device = mask.keep_BN.shape[-1], mask.keep_BN.device.type
+        log.info("attention by %s (%s): %d tokens on %s, %s", name, mode, num_tokens, device, why)
+    return name
+
+
+def choose_on_gpu(mask: SparseMask, mode: str, dtype: torch.dtype) -> tuple[str, str]:
+    """The executor, and why."""
+    learned, num_tokens = mask.needs_gradient, mask.keep_BN.shape[1]
+    whole = "dense" if learned else "sdpa"
+    if num_tokens < TRITON_FROM[mode]:
+        return whole, "texts are short"
+    if mask.has_holes:
+        return whole, "padding lies between tokens"
+    if not serves(mask, dtype):
+        is_long = num_tokens > (LONGEST_DENSE if learned else LONGEST_MAP)
+        return "gathered" if is_long else whole, "the kernels do not serve this mask or dtype"
+    lengths_B = mask.lengths_B.float()
+    cells_B = mask.kept_cells().detach().flatten(1).mean(-1)
+    share = float(cells_B.sum() / lengths_B.square().sum().clamp_min(1))
+    if share > MOST_OPEN and not learned:
+        return whole, f"{share:.1%} of the cells are open"
+    return "triton", f"{share:.1%} of the cells are open"
+
+
+def choose_on_cpu(mask: SparseMask, *_: Any) -> tuple[str, str]:
+    """The executor, and why."""
     learned = mask.needs_gradient
     whole, cost = ("dense", AGAINST_DENSE) if learned else ("sdpa", AGAINST_SDPA)
-    mode = "gates being learned" if learned else "training" if grad else "inference"
     num_texts, num_tokens = mask.keep_BN.shape
     spent = cost.a_text + cost.a_head * (_own_masks(mask) - 1) + cost.a_token * num_tokens
     if spent >= num_tokens**2:  # too short for gathered, whatever is open
-        return _say(whole, mode, mask, "texts are short")
+        return whole, "texts are short"
     if mask.has_holes:
-        return _say(whole, mode, mask, "padding lies between tokens")
+        return whole, "padding lies between tokens"
     if learned and num_tokens > LONGEST_DENSE:
-        return _say("gathered", mode, mask, "dense would hold too much")
+        return "gathered", "dense would hold too much"
     share = float(computed_cells(mask).sum()) / max(1, num_texts * num_tokens**2)
     if spent + cost.a_cell * share * num_tokens**2 < num_tokens**2:
-        return _say("gathered", mode, mask, f"it computes {share:.1%} of the cells")
-    return _say(whole, mode, mask, f"gathered would compute {share:.1%} of the cells")
+        return "gathered", f"it computes {share:.1%} of the cells"
+    return whole, f"gathered would compute {share:.1%} of the cells"
 
 
 def _own_masks(mask: SparseMask) -> int:
@@ -114,11 +165,3 @@ def computed_cells(mask: SparseMask) -> Tensor:
 def _band_cells(diagonals_BHK: Tensor) -> Tensor:
     counts = [[cells_a_query(gates_K) for gates_K in gates_HK] for gates_HK in diagonals_BHK > 0]
     return torch.tensor(counts, dtype=torch.float, device=diagonals_BHK.device)
-
-
-def _say(name: str, mode: str, mask: SparseMask, why: str) -> str:
-    if (name, mode) not in _said:
-        _said.add((name, mode))
-        num_tokens, device = mask.keep_BN.shape[-1], mask.keep_BN.device.type
-        log.info("attention by %s (%s): %d tokens on %s, %s", name, mode, num_tokens, device, why)
-    return name

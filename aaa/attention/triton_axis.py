@@ -4,8 +4,8 @@
 file makes one differentiable operator of them, which ``torch.compile`` takes as it is. It can be
 imported where Triton cannot.
 
-The kernels are tested against ``dense`` in Triton's interpreter, on a CPU. They have not been run
-or timed on a GPU yet, and their tile sizes are not tuned.
+The kernels are tested against ``dense``, on a GPU if there is one, else in Triton's interpreter;
+docs/performance.md has their times on an H100.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ def triton_attention(
     return output_BHND, None
 
 
+def serves(mask: SparseMask, dtype: torch.dtype) -> bool:
+    """Whether a mask without holes, on a GPU, is one for the kernels."""
+    return mask.edges_BE2 is None and dtype in DTYPES and _is_installed()
+
+
 def _check(query_BHND: Tensor, value_BHND: Tensor, mask: SparseMask) -> None:
     if mask.edges_BE2 is not None:
         raise ValueError(
@@ -99,8 +104,12 @@ def _check(query_BHND: Tensor, value_BHND: Tensor, mask: SparseMask) -> None:
 
 
 @torch.compiler.assume_constant_result
-@lru_cache(maxsize=1)  # a search of the disk
 def _is_installed() -> bool:
+    return _found_on_disk()
+
+
+@lru_cache(maxsize=1)
+def _found_on_disk() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 

@@ -67,7 +67,7 @@ PRODUCTS, TENSORS = {"forward": 2, "frozen": 7}, {"forward": 4, "frozen": 12}
 def lengths_cases(lengths: Sequence[int], on_gpu: bool, as_graphs: bool) -> list[Case]:
     """What is measured of whom; the slow ones not where they would take minutes.
 
-    Not as CUDA graphs what waits for the GPU; nor ``gathered`` there, which does so all the time.
+    Not as CUDA graphs what waits for the GPU or has a backward pass; nor ``gathered`` on a GPU.
     """
     found = []
     ours = (FLASH, "triton") if on_gpu else ("gathered",)
@@ -76,9 +76,10 @@ def lengths_cases(lengths: Sequence[int], on_gpu: bool, as_graphs: bool) -> list
         learned = (FULL, *ours)
         if tokens <= HOLDS_CELLS and not as_graphs:
             frozen = (*frozen, "sdpa")
-        if tokens <= 1024 and not as_graphs:
+        if tokens <= 1024:
             learned = (*learned, "dense")
-        for mode, names in (("forward", frozen), ("frozen", frozen), ("learned", learned)):
+        modes = {"forward": frozen} | ({} if as_graphs else {"frozen": frozen, "learned": learned})
+        for mode, names in modes.items():
             late = ("dense",) if tokens <= HOLDS_CELLS and "dense" not in names else ()
             if on_gpu or tokens <= (16384 if mode == "forward" else 8192):
                 count = axis_tokens(tokens, RHO)

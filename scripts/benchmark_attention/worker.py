@@ -138,8 +138,9 @@ def _on_gpu(call: Callable[[], Any], _: Callable[[], float]) -> float:
 def _captured(call: Callable[[], Any]) -> Callable[[], Any]:
     """Replays of the call; a RuntimeError if it waits for the device."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(3):  # compiles, and brings gradients into being
+        for _ in range(3):  # the first compiles
             call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()

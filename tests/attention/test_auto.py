@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aaa.attention import auto
-from aaa.attention.auto import auto_attention, choose
+from aaa.attention.auto import auto_attention, choose, choose_on_gpu
 from aaa.attention.dense import dense_attention
 from aaa.masks import SparseMask
 from aaa.patterns import Full, Global, LayerInput, Local, Random
@@ -17,6 +17,7 @@ HERE = LayerInput(torch.ones(1, 4096, dtype=torch.bool))
 MIDDLE = LayerInput(torch.ones(1, 512, dtype=torch.bool))
 SHORT = LayerInput(torch.ones(8, 64, dtype=torch.bool))
 WITH_A_HOLE = LayerInput(torch.arange(4096).unsqueeze(0) != 100)
+VERY_LONG = LayerInput(torch.ones(1, 10_000, dtype=torch.bool))
 SPARSE = Local(2) | Global(2)
 
 
@@ -59,6 +60,30 @@ def diagonals(inputs: LayerInput, distances: range, heads: int = 1) -> SparseMas
 )
 def test_choice(mask: SparseMask, grad: bool, name: str) -> None:
     assert choose(mask, grad) == name
+
+
+@pytest.mark.parametrize(
+    ("mask", "mode", "dtype", "name"),
+    [
+        (SPARSE(SHORT), "inference", torch.bfloat16, "sdpa"),
+        (SPARSE(HERE), "inference", torch.bfloat16, "triton"),
+        (SPARSE(HERE), "training", torch.float32, "triton"),
+        (SPARSE(HERE), "inference", torch.float64, "sdpa"),  # no dtype of the kernels
+        (Full()(HERE), "inference", torch.bfloat16, "sdpa"),
+        (SPARSE(MIDDLE), "training", torch.bfloat16, "sdpa"),
+        ((Local(2) | Random(1))(HERE), "inference", torch.bfloat16, "sdpa"),
+        ((Local(2) | Random(1))(VERY_LONG), "inference", torch.bfloat16, "gathered"),
+        (SPARSE(WITH_A_HOLE), "inference", torch.bfloat16, "sdpa"),
+        (learning(SPARSE(SHORT)), "gates being learned", torch.bfloat16, "dense"),
+        (learning(SPARSE(HERE)), "gates being learned", torch.bfloat16, "triton"),
+        (learning(Full()(HERE)), "gates being learned", torch.bfloat16, "triton"),
+        (learning(SPARSE(HERE)), "gates being learned", torch.float64, "gathered"),
+    ],
+)
+def test_choice_on_a_gpu(mask: SparseMask, mode: str, dtype: torch.dtype, name: str) -> None:
+    """What needs no GPU to be asked."""
+    pytest.importorskip("triton")
+    assert choose_on_gpu(mask, mode, dtype)[0] == name
 
 
 def test_the_choice_is_said_once(

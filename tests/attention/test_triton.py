@@ -207,7 +207,8 @@ def test_an_encoder_in_training(make_encoder: EncoderFactory, checkpointing: boo
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     for name, expected in gradients[0].items():
         tolerance = 1e-4 if checkpointing else 0.05
-        if expected is not None:
+        # (A key's bias moves no softmax: its gradient is rounding.)
+        if expected is not None and not name.endswith("key.bias"):
             scale = float(expected.abs().max().clamp_min(1e-2))
             torch.testing.assert_close(
                 gradients[1][name] / scale, expected / scale, rtol=0, atol=tolerance, msg=name
