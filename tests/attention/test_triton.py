@@ -91,6 +91,7 @@ def assert_alike(results: list[dict[str, Tensor]]) -> None:
 
 CASES = {
     "several tiles": axis_mask([32, 20]),
+    "few rows and columns, whose walks are divided": axis_mask([32, 27], share=0.08, seed=10),
     "padding on the left": axis_mask([9, 21], left=True, seed=1),
     "one token": axis_mask([1, 1], seed=2),
     "all rows": axis_mask([18], share=1.0),

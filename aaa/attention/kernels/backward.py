@@ -18,6 +18,7 @@ from aaa.attention.kernels.tiles import (
     open_tokens,
     open_walk,
     own_tile,
+    parts_from,
     splits_of,
     store_tile,
     text_and_head,
@@ -128,7 +129,8 @@ def query_gradient_kernel(
             )  # fmt: skip
     result *= scaling
     if splits > 1:
-        store_tile(parts + at * D, slots, written, D, result, D, BLOCK_D)
+        part_queries = parts_from(parts, 0, D, num_tokens)
+        store_tile(part_queries, slots, written, D, result, D, BLOCK_D)
     else:
         store_tile(of_queries + place, i, written, stride, result, D, BLOCK_D)
 
@@ -222,9 +224,9 @@ def key_gradient_kernel(
             )  # fmt: skip
     of_key *= scaling
     if splits > 1:
-        part_keys = parts + at * D
+        part_keys = parts_from(parts, 0, D, num_tokens)
         store_tile(part_keys, slots, written, D, of_key, D, BLOCK_D)
-        part_values = part_keys + tl.num_programs(1).to(tl.int64) * num_tokens * D
+        part_values = parts_from(parts, D, D, num_tokens)
         store_tile(part_values, slots, written, D, of_value, D, BLOCK_D)
     else:
         store_tile(of_keys + place, j, written, stride, of_key, D, BLOCK_D)
@@ -241,7 +243,7 @@ def sum_kernel(
 
     The third axis of the grid says of which of the two tensors.
     """
-    bh, b, h, place = text_and_head(num_heads, num_tokens, D)
+    _, b, h, place = text_and_head(num_heads, num_tokens, D)
     _, own_list, count = list_of(
         AXIS, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
     )
@@ -250,11 +252,11 @@ def sum_kernel(
     if (splits == 1) | (first >= count):
         return
     own, written = listed_tokens(own_list, first, count, BLOCK)
-    block = (tl.program_id(2) * tl.num_programs(1) + bh) * num_tokens * D
+    own_parts = parts_from(parts, tl.program_id(2) * D, D, num_tokens)
     result = tl.zeros([BLOCK, BLOCK_D], tl.float32)
     for split in range(0, splits):
         slots = split * count + first + tl.arange(0, BLOCK)
-        result += load_tile(parts + block, slots, written, D, D, BLOCK_D)
+        result += load_tile(own_parts, slots, written, D, D, BLOCK_D)
     if tl.program_id(2) == 0:
         store_tile(sums + place, own, written, num_heads * D, result, D, BLOCK_D)
     else:

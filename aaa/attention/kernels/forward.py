@@ -20,6 +20,7 @@ from aaa.attention.kernels.tiles import (
     open_tokens,
     open_walk,
     own_tile,
+    parts_from,
     splits_of,
     store_tile,
     text_and_head,
@@ -130,11 +131,10 @@ def forward_kernel(
             )  # fmt: skip
     at = bh * num_tokens
     if splits > 1:
-        store_tile(parts + at * D, slots, written, D, result, D, BLOCK_D)
-        part_highests = parts + tl.num_programs(1).to(tl.int64) * num_tokens * D + at
-        tl.store(part_highests + slots, highest, mask=written)
-        part_totals = part_highests + tl.num_programs(1).to(tl.int64) * num_tokens
-        tl.store(part_totals + slots, total, mask=written)
+        part_results = parts_from(parts, 0, D, num_tokens)
+        store_tile(part_results, slots, written, D, result, D, BLOCK_D)
+        tl.store(parts_from(parts, D, 1, num_tokens) + slots, highest, mask=written)
+        tl.store(parts_from(parts, D + 1, 1, num_tokens) + slots, total, mask=written)
     else:
         _store_results(
             output + place, highests + at, log_totals + at, i, written, stride,
@@ -157,8 +157,9 @@ def merge_kernel(
         return
     i, written = listed_tokens(row_list, first, count, BLOCK)
     at = bh * num_tokens
-    part_highests = parts + tl.num_programs(1).to(tl.int64) * num_tokens * D + at
-    part_totals = part_highests + tl.num_programs(1).to(tl.int64) * num_tokens
+    part_results = parts_from(parts, 0, D, num_tokens)
+    part_highests = parts_from(parts, D, 1, num_tokens)
+    part_totals = parts_from(parts, D + 1, 1, num_tokens)
     highest = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     result = tl.zeros([BLOCK, BLOCK_D], tl.float32)
@@ -169,7 +170,7 @@ def merge_kernel(
         base = tl.where(raised == float("-inf"), 0.0, raised)
         shrink, weight = tl.exp2(highest - base), tl.exp2(part - base)
         part_total = tl.load(part_totals + slots, mask=written, other=0.0)
-        part_result = load_tile(parts + at * D, slots, written, D, D, BLOCK_D)
+        part_result = load_tile(part_results, slots, written, D, D, BLOCK_D)
         total = total * shrink + part_total * weight
         result = result * shrink[:, None] + part_result * weight[:, None]
         highest = raised

@@ -20,6 +20,7 @@ from aaa.attention.kernels.backward import (
 from aaa.attention.kernels.forward import forward_kernel, merge_kernel
 from aaa.attention.kernels.gates import axis_gradient_kernel, diagonal_gradient_kernel
 from aaa.attention.kernels.lists import OpenGates
+from aaa.attention.kernels.tiles import ROOM
 
 INTERPRETED_BLOCK = 16
 # An open row of a long text is not the work of one program, but of one for so many keys each.
@@ -86,7 +87,7 @@ class AxisAttention:
 
     def _parts(self, width: int) -> Tensor:
         """Room for what programs find that divide the walk of a listed token."""
-        size = self.batch * self.num_heads * self.num_tokens * width
+        size = self.batch * self.num_heads * (self.num_tokens // ROOM.value) * width
         return self.keep_BN.new_empty(size if self.most_splits > 1 else 0, dtype=torch.float32)
 
     @property
@@ -115,10 +116,10 @@ class AxisAttention:
     def _launch_joins(
         self, kernel: Any, tensors: tuple[Tensor, ...], of_tensors: int = 1, **constants: int
     ) -> None:
-        """Of what was divided; a list that is longer than half the text is not."""
+        """Of what was divided: a list that has room for two parts of each of its tokens."""
         if self.most_splits == 1:
             return
-        tiles = triton.cdiv(self.num_tokens // 2, INTERPRETED_BLOCK)
+        tiles = triton.cdiv(self.num_tokens // ROOM.value // 2, INTERPRETED_BLOCK)
         kernel[(tiles, self.batch * self.num_heads, of_tensors)](
             *tensors, *self._lists, self.num_heads, self.open.heads, self.num_tokens,
             self.most_splits, D=self.width, BLOCK_D=_padded(self.width), BLOCK=INTERPRETED_BLOCK,

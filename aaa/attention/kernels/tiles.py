@@ -5,6 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# Parts of listed tokens are left for as many as a text has, divided by this.
+ROOM = tl.constexpr(4)
+
 
 @triton.jit
 def text_and_head(num_heads, num_tokens, D: tl.constexpr):
@@ -81,9 +84,20 @@ def dropout_factor(seed, dropout, num_tokens, i, j):
 def splits_of(count, num_tokens, most_splits):
     """Among how many programs each walk of a list's tile is divided: few where the list is long.
 
-    The list's tokens, each so many times, are never more than the text has.
+    So many times the list's tokens are no more than there is room for, unless it is not divided.
     """
-    return tl.minimum(most_splits, num_tokens // tl.maximum(count, 1))
+    room = num_tokens // ROOM
+    return tl.maximum(1, tl.minimum(most_splits, room // tl.maximum(count, 1)))
+
+
+@triton.jit
+def parts_from(parts, begin, width, num_tokens):
+    """Of the parts, where those of this text and head begin that are so many numbers wide.
+
+    ``begin`` numbers of each listed token stand before them.
+    """
+    bh = tl.program_id(1).to(tl.int64)
+    return parts + (begin * tl.num_programs(1) + bh * width) * (num_tokens // ROOM)
 
 
 @triton.jit
