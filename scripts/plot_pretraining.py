@@ -39,12 +39,16 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     return np.convolve(values, weights, "same") / counts
 
 
-def draw(folder: Path, axes: Any) -> None:
-    runs = [(directory, read_result(directory)) for directory in sorted(folder.iterdir())]
-    for number, (directory, result) in enumerate(runs):
-        if result is None or not is_finished(result):
-            continue
-        colour = f"C{number}"
+def finished_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Directories and results, by pattern."""
+    found = ((directory, read_result(directory)) for directory in sorted(folder.iterdir()))
+    runs = [(directory, result) for directory, result in found if result and is_finished(result)]
+    return sorted(runs, key=lambda run: run[1]["pattern"])
+
+
+def draw(folder: Path, axes: Any, colours: dict[str, str]) -> None:
+    for directory, result in finished_runs(folder):
+        colour = colours.setdefault(result["pattern"], f"C{len(colours)}")
         steps, losses = curve(directory, "train/loss")
         axes.plot(steps, losses, colour, alpha=0.15, linewidth=0.6)
         label = f"{result['pattern']}, ρ {100 * result['sparsity']:.0f} %"
@@ -64,8 +68,9 @@ def main() -> None:
     options = parser.parse_args()
     count = len(options.folders)
     figure, panels = plt.subplots(1, count, figsize=(6 * count, 4), squeeze=False)
+    colours: dict[str, str] = {}
     for folder, axes in zip(options.folders, panels[0], strict=True):
-        draw(folder, axes)
+        draw(folder, axes, colours)
     figure.tight_layout()
     figure.savefig(options.out, dpi=130)
     print(f"written: {options.out}")
