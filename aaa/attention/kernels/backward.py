@@ -19,6 +19,7 @@ from aaa.attention.kernels.tiles import (
     open_walk,
     own_tile,
     parts_from,
+    span_and_lists,
     splits_of,
     store_tile,
     text_and_head,
@@ -72,13 +73,9 @@ def query_gradient_kernel(
     """
     bh, b, h, place = text_and_head(num_heads, num_tokens, D)
     stride = num_heads * D
-    rows, row_list, num_rows = list_of(
-        0, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
+    start, end, rows, row_list, num_rows, columns, column_list, num_columns = span_and_lists(
+        gates, lists, counts, spans, b, h, num_heads, list_heads, num_tokens
     )
-    columns, column_list, num_columns = list_of(
-        1, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
-    )
-    start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
     listed, i, computed, written, splits, split, slots = own_tile(
         rows, row_list, num_rows, start, end, num_tokens, list_programs, most_splits, BLOCK_Q
     )
@@ -167,13 +164,9 @@ def key_gradient_kernel(
     """The gradients of keys and values, own axis the keys: gathered rows, then neighbours."""
     bh, b, h, place = text_and_head(num_heads, num_tokens, D)
     stride = num_heads * D
-    rows, row_list, num_rows = list_of(
-        0, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
+    start, end, rows, row_list, num_rows, columns, column_list, num_columns = span_and_lists(
+        gates, lists, counts, spans, b, h, num_heads, list_heads, num_tokens
     )
-    columns, column_list, num_columns = list_of(
-        1, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
-    )
-    start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
     listed, j, computed, written, splits, split, slots = own_tile(
         columns, column_list, num_columns, start, end, num_tokens, list_programs, most_splits,
         BLOCK_K,

@@ -26,6 +26,19 @@ def list_of(axis, gates, tokens, counts, b, h, num_heads, list_heads, num_tokens
 
 
 @triton.jit
+def span_and_lists(gates, lists, counts, spans, b, h, num_heads, list_heads, num_tokens):
+    """A text's first token and the one after its last; gates, list and its length of both axes."""
+    rows, row_list, num_rows = list_of(
+        0, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
+    )
+    columns, column_list, num_columns = list_of(
+        1, gates, lists, counts, b, h, num_heads, list_heads, num_tokens
+    )
+    start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
+    return start, end, rows, row_list, num_rows, columns, column_list, num_columns
+
+
+@triton.jit
 def diagonals_of(
     diagonals, b, h, diagonal_texts, diagonal_heads, num_diagonals, NARROW: tl.constexpr
 ):  # fmt: skip
