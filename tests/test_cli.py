@@ -60,6 +60,7 @@ def test_help_of_pretrain_lists_choices() -> None:
             "trainig is unknown, did you mean training? known: seed",
         ),
         (["finetune", "scal=demo"], "scal is unknown, did you mean scale?"),
+        (["finetune", "protocl=lra_code"], "protocl is unknown, did you mean protocol?"),
         (
             ["finetune", "training.lerning_rate=1"],
             "training.lerning_rate is unknown, did you mean learning_rate? known: learning",

@@ -20,7 +20,6 @@ from aaa.places import config_folder, first_line, pretraining_config_folder
 
 # Keys that are there for Hydra's sake.
 NOT_OF_USERS = ("hydra", "_target_")
-OVER_ALL = ("scale",)  # a group whose choices are no key, but change others'
 
 
 def config_source(name: str) -> tuple[Path, Path | None]:
@@ -30,7 +29,7 @@ def config_source(name: str) -> tuple[Path, Path | None]:
     return config_folder(), None
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, command: str) -> str:
     """What an error of Hydra's says; of an unknown name, with the names that are known."""
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
@@ -42,7 +41,8 @@ def explain(error: Exception) -> str:
         group, _, name = key.rpartition(".")
         if name in arguments:
             return f"{key} is not in this config: add it as +{key}="
-        return _unknown(group, name, dict.fromkeys([*cause.parent_node, *arguments]))
+        groups = [] if group else _declared(command)[0]  # of some the choices are no keys
+        return _unknown(group, name, dict.fromkeys([*cause.parent_node, *arguments, *groups]))
     if cause is not None and str(cause).strip() not in lines[0]:
         lines.append(str(cause).strip())
     return "\n".join(lines)
@@ -50,9 +50,7 @@ def explain(error: Exception) -> str:
 
 def _unknown(group: str, name: str, known: Iterable[Any]) -> str:
     keys = [str(key) for key in known if key not in NOT_OF_USERS]
-    if not group:
-        return f"{name} is unknown{known_names(name, dict.fromkeys([*keys, *OVER_ALL]))}"
-    return f"{group}.{name} is unknown{known_names(name, keys)}"
+    return f"{group}{'.' * bool(group)}{name} is unknown{known_names(name, keys)}"
 
 
 def check_keys(config: DictConfig, command: str) -> None:

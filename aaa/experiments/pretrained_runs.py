@@ -46,7 +46,7 @@ def find_pretraining(overrides: Sequence[str]) -> PretrainingRun:
         try:
             config = compose_config(overrides, "pretrain")
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(explain(error)) from error
+            raise ValueError(explain(error, "pretrain")) from error
         plan = make_pretraining_plan(config)
         load = Load(**load_of(config, plan.settings), tokens=config.data.max_length)
     finished = is_finished(read_result(plan.directory))

@@ -110,7 +110,7 @@ def _pattern(name: str, overrides: list[str]) -> Pattern:
     try:
         config = compose_config([f"pattern={name}", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(explain(error)) from error
+        raise ValueError(explain(error, "finetune")) from error
     find_runs(config)  # pattern.source may be a run's id
     return build_pattern(config.pattern)
 

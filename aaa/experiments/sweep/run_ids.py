@@ -114,7 +114,7 @@ class RunIds:
             try:
                 composed = self.compose([*rest, *seeds[-1:]])
             except (HydraException, OmegaConfBaseException) as error:
-                raise ValueError(explain(error)) from error
+                raise ValueError(explain(error, "finetune")) from error
             around = OmegaConf.masked_copy(composed, "hydra")
             with open_dict(composed):
                 del composed["hydra"]
