@@ -3,14 +3,16 @@
 What ``gathered`` does text by text is done here for a batch at once, with as many slots for
 columns and for rows as the text (and head) with the most of them needs. How many that is follows
 from the input while the graph runs, so nothing is cut off. The band of diagonals is cut into
-blocks whose queries meet the keys of their own block and of its two neighbours. Memory is
-O(N (columns + band) + rows N), as in ``gathered``.
+blocks whose queries meet the keys of their own block and of its two neighbours. Single cells have
+as many slots for every query as the one with the most needs. Memory is
+O(N (columns + band + cells a query) + rows N), as in ``gathered``.
 
-Shape suffixes: S slots, G blocks, C tokens of a block, W = 3C keys around it.
+Shape suffixes: S slots, G blocks, C tokens of a block, W = 3C keys around it, X cells of a query.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -33,7 +35,7 @@ def exportable_attention(
     """As ``dense_attention``, for inference. Rows of padding are 0.
 
     Raises:
-        ValueError: if the mask has edges, a gate of it needs a gradient, or dropout is asked for.
+        ValueError: if a gate of the mask needs a gradient, or dropout is asked for.
     """
     _check(mask, dropout)
     query_BHND = query_BHND * scaling  # first, as in ``dense``
@@ -44,7 +46,7 @@ def exportable_attention(
         (nowhere_B1N if gates is None else (gates > 0) & keep_B1N).expand(shape)
         for gates in (mask.rows_BHN, mask.columns_BHN)
     )
-    output_BHND = _columns_and_band(query_BHND, key_BHND, value_BHND, mask, columns_BHN)
+    output_BHND = _one_softmax(query_BHND, key_BHND, value_BHND, mask, columns_BHN)
     if mask.rows_BHN is not None:
         rows = _whole_rows(query_BHND, key_BHND, value_BHND, mask, rows_BHN)
         output_BHND = F.pad(output_BHND, (0, 0, 0, 1)).scatter(2, *rows)[:, :, :-1]
@@ -52,11 +54,6 @@ def exportable_attention(
 
 
 def _check(mask: SparseMask, dropout: float) -> None:
-    if mask.edges_BE2 is not None:
-        raise ValueError(
-            "executor 'exportable' serves rows, columns and diagonals, and this mask has single "
-            "cells too, as Random, Syntax, Lexical and patterns at a density open them"
-        )
     if mask.needs_gradient or dropout:
         raise ValueError(
             "executor 'exportable' is for inference: it has no dropout and gives no gradient to "
@@ -64,44 +61,121 @@ def _check(mask: SparseMask, dropout: float) -> None:
         )
 
 
-def _columns_and_band(
+Part = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
+"""Scores of a part's cells, (B, H, N, X); which are open; what their probabilities add up to."""
+
+
+def _one_softmax(
     query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, mask: SparseMask,
     columns_BHN: Tensor,
 ) -> Tensor:  # fmt: skip
-    """One softmax over open columns and the band, for every query; (B, H, N, D)."""
-    num_tokens = mask.keep_BN.shape[-1]
-    if mask.diagonals_BHK is None:
+    """Over open columns, the band and single cells, for every query; (B, H, N, D)."""
+    diagonals_BHK = mask.diagonals_BHK
+    if diagonals_BHK is None:
         diagonals_BHK = query_BHND.new_zeros(1, 1, 1)
-    else:
-        diagonals_BHK = mask.diagonals_BHK
     if mask.window is not None:
         diagonals_BHK = diagonals_BHK[..., : mask.window + 1]
-    size = max(SMALLEST_BLOCK, diagonals_BHK.shape[-1] - 1)
+    tokens = (query_BHND, key_BHND, value_BHND)
+    parts = [_of_columns(*tokens, mask, columns_BHN)]
+    parts.append(_of_band(*tokens, mask, columns_BHN, diagonals_BHK))
+    if mask.edges_BE2 is not None:
+        parts.append(_of_edges(*tokens, mask, columns_BHN, diagonals_BHK))
+    scores, opened = (torch.cat(cells, -1) for cells in list(zip(*parts, strict=True))[:2])
+    probabilities = _softmax(scores, opened).to(value_BHND.dtype)
+    widths = [cells.shape[-1] for cells, _, _ in parts]
+    sums = [
+        combine(cells)
+        for cells, (_, _, combine) in zip(probabilities.split(widths, -1), parts, strict=True)
+    ]
+    return sum(sums[1:], sums[0])
 
+
+def _of_columns(
+    query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, mask: SparseMask,
+    columns_BHN: Tensor,
+) -> Part:  # fmt: skip
     column_BHS, is_column_BHS = _listed(columns_BHN)
     open_BHNS = is_column_BHS.unsqueeze(-2)
     if mask.window is not None:
-        places_N = torch.arange(num_tokens, device=column_BHS.device)
+        places_N = torch.arange(columns_BHN.shape[-1], device=column_BHS.device)
         open_BHNS = open_BHNS & _within(places_N[:, None] - column_BHS.unsqueeze(-2), mask.window)
-    column_scores_BHNS = query_BHND @ _rows_of(key_BHND, column_BHS).mT
+    scores_BHNS = query_BHND @ _rows_of(key_BHND, column_BHS).mT
+    values_BHSD = _rows_of(value_BHND, column_BHS)
+    return scores_BHNS, open_BHNS.expand_as(scores_BHNS), lambda cells: cells @ values_BHSD
 
-    cut = (_num_blocks(num_tokens, size, column_BHS.device), size)
-    band_scores_BHGCW = _blocks(query_BHND, *cut) @ _around(key_BHND, *cut).mT
+
+def _of_band(
+    query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, mask: SparseMask,
+    columns_BHN: Tensor, diagonals_BHK: Tensor,
+) -> Part:  # fmt: skip
+    num_tokens = columns_BHN.shape[-1]
+    size = max(SMALLEST_BLOCK, diagonals_BHK.shape[-1] - 1)
+    cut = (_num_blocks(num_tokens, size, columns_BHN.device), size)
+    scores_BHGCW = _blocks(query_BHND, *cut) @ _around(key_BHND, *cut).mT
     alone_BHN1 = (mask.keep_BN.unsqueeze(1) & ~columns_BHN).unsqueeze(-1)
     alone_BHGW = _around(alone_BHN1, *cut).squeeze(-1)
-    places_C = torch.arange(size, device=column_BHS.device)
+    places_C = torch.arange(size, device=columns_BHN.device)
     distance_CW = (places_C[:, None] + size - torch.arange(3 * size).to(places_C)).abs()
     gates = F.pad(diagonals_BHK, (0, 2 * size + 1 - diagonals_BHK.shape[-1]))[..., distance_CW] > 0
     open_BHGCW = alone_BHGW.unsqueeze(-2) & gates.unsqueeze(2)
+    values_BHGWD = _around(value_BHND, *cut)
+    return (
+        _unblocked(scores_BHGCW, num_tokens),
+        _unblocked(open_BHGCW, num_tokens),
+        lambda cells: _unblocked(_blocks(cells, *cut) @ values_BHGWD, num_tokens),
+    )
 
-    band = (_unblocked(band_scores_BHGCW, num_tokens), _unblocked(open_BHGCW, num_tokens))
-    scores = torch.cat([column_scores_BHNS, band[0]], -1)
-    opened = torch.cat([open_BHNS.expand_as(column_scores_BHNS), band[1]], -1)
-    probabilities = _softmax(scores, opened).to(value_BHND.dtype)
-    of_columns, of_band = probabilities.split([column_BHS.shape[-1], 3 * size], -1)
-    from_band_BHGCD = _blocks(of_band, *cut) @ _around(value_BHND, *cut)
-    from_columns_BHND = of_columns @ _rows_of(value_BHND, column_BHS)
-    return from_columns_BHND + _unblocked(from_band_BHGCD, num_tokens)
+
+def _of_edges(
+    query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, mask: SparseMask,
+    columns_BHN: Tensor, diagonals_BHK: Tensor,
+) -> Part:  # fmt: skip
+    """Those single cells that neither a column nor a diagonal opens as well."""
+    batch, num_heads, num_tokens = columns_BHN.shape
+    assert mask.edges_BE2 is not None
+    key_BNX, is_cell_BNX = _slots(mask.edges_BE2.expand(batch, -1, -1), num_tokens)
+    num_slots = key_BNX.shape[-1]
+    places_N = torch.arange(num_tokens, device=key_BNX.device)
+    distance_BNX = (places_N[:, None] - key_BNX).abs()
+    if mask.window is not None:
+        is_cell_BNX = is_cell_BNX & _within(distance_BNX, mask.window)
+
+    def looked_up(gates_BHK: Tensor, index_BNX: Tensor) -> Tensor:
+        index_BHX = index_BNX.flatten(1).unsqueeze(1).expand(-1, num_heads, -1)
+        found_BHX = gates_BHK.expand(batch, num_heads, -1).gather(2, index_BHX)
+        return found_BHX.unflatten(2, (num_tokens, num_slots)) > 0
+
+    last = diagonals_BHK.shape[-1] - 1
+    on_diagonal = looked_up(diagonals_BHK, distance_BNX.clamp_max(last))
+    on_diagonal = on_diagonal & (distance_BNX <= last).unsqueeze(1)
+    open_BHNX = is_cell_BNX.unsqueeze(1) & ~on_diagonal & ~looked_up(columns_BHN.int(), key_BNX)
+    places_BHX = key_BNX.flatten(1).unsqueeze(1).expand(-1, num_heads, -1)
+    keys_BHNXD, values_BHNXD = (
+        _rows_of(tokens, places_BHX).unflatten(2, (num_tokens, num_slots))
+        for tokens in (key_BHND, value_BHND)
+    )
+    scores_BHNX = (keys_BHNXD @ query_BHND.unsqueeze(-1)).squeeze(-1)
+    return scores_BHNX, open_BHNX, lambda cells: (cells.unsqueeze(-2) @ values_BHNXD).squeeze(-2)
+
+
+def _slots(edges_BE2: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """The keys of each query's single cells, in as many slots as the most need; which are used."""
+    batch = edges_BE2.shape[0]  # len() would fix it for good
+    row_BE, key_BE = edges_BE2.unbind(-1)
+    row_BE = torch.where(row_BE < 0, num_tokens, row_BE)  # a row of its own, for no cells
+    row_BE, order_BE = row_BE.sort(-1)
+    key_BE = key_BE.gather(-1, order_BE)
+    counts_BN = row_BE.new_zeros(batch, num_tokens + 1)
+    counts_BN = counts_BN.scatter_add(1, row_BE, torch.ones_like(row_BE))
+    num_slots = cast(int, counts_BN[:, :-1].max().clamp_min(1).item())
+    torch._check(num_slots >= 1)
+    first_BN = counts_BN.cumsum(-1) - counts_BN
+    slot_BE = torch.arange(row_BE.shape[1], device=row_BE.device) - first_BN.gather(-1, row_BE)
+    slot_BE = torch.where(row_BE == num_tokens, 0, slot_BE)
+    keys_BX = torch.full((batch, (num_tokens + 1) * num_slots), -1, device=row_BE.device)
+    keys_BX = keys_BX.scatter(1, row_BE * num_slots + slot_BE, key_BE)
+    keys_BNX = keys_BX.unflatten(1, (num_tokens + 1, num_slots))[:, :-1]
+    return keys_BNX.clamp_min(0), keys_BNX >= 0
 
 
 def _whole_rows(

@@ -81,8 +81,8 @@ def export_onnx(folder: Path, target: Path, longest: int) -> list[Check]:
     """
     model = load_sparse(folder, executor="exportable")
     check_reads_texts(model)
-    _check_pattern(model)
     _check_longest(model, longest)
+    _prepare_patterns(model, longest)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".partial-{target.name}")
     try:
@@ -104,17 +104,19 @@ def export_onnx(folder: Path, target: Path, longest: int) -> list[Check]:
     return checks
 
 
-def _check_pattern(model: PreTrainedModel) -> None:
-    """Raises a ValueError if the pattern reads the text or opens single cells."""
+def _prepare_patterns(model: PreTrainedModel, longest: int) -> None:
+    """Draws ahead what is drawn; a ValueError for patterns that read the text or the length."""
     layers = sparse_layers(model)
     for layer in layers:
         wanted = sorted(layer.pattern.wants - {"draws"})  # which are made in training alone
         if wanted:
             raise ValueError(
                 f"{layer.pattern} cannot be exported: it reads {' and '.join(wanted)} of each "
-                "text; patterns of rows, columns and diagonals can"
+                "text; patterns of rows, columns, diagonals and cells drawn at random can"
             )
     try:
+        for layer in layers:
+            layer.pattern.draw_ahead(longest)
         with torch.inference_mode():
             model(**_texts(model, _input_names(model), *EXAMPLE_SHAPE))
     except ValueError as error:

@@ -110,6 +110,19 @@ class Pattern(nn.Module):
     def begin_pass(self, text: TextInput) -> None:
         """Draws what all layers share in a forward pass, into ``text.made``; for ``draws``."""
 
+    def draw_ahead(self, longest: int) -> None:
+        """Draws once what is drawn for each length, so that the forward pass can be traced.
+
+        Args:
+            longest: in tokens, of the texts to come.
+
+        Raises:
+            ValueError: if what is drawn is another for each length.
+        """
+        for part in self.modules():
+            if isinstance(part, Pattern) and part is not self:
+                part.draw_ahead(longest)
+
     def lower(self, by: float) -> None:
         """Lowers the logits of all own gates within their bounds, if they have a common level."""
 

@@ -8,7 +8,7 @@ import torch
 
 from aaa.masks import SparseMask
 from aaa.patterns.base import LayerInput, Pattern
-from aaa.patterns.ranked import check_size_or_density, pairs_at
+from aaa.patterns.ranked import check_one_for_all_lengths, check_size_or_density, pairs_at
 
 
 class Local(Pattern):
@@ -43,6 +43,9 @@ class Local(Pattern):
         if window not in ("radius", "total"):
             raise ValueError(f"Local window is radius or total, not {window!r}")
         self.size, self.density, self.window = size, density, window
+
+    def draw_ahead(self, longest: int) -> None:
+        check_one_for_all_lengths(self, self.density is None)
 
     def forward(self, inputs: LayerInput) -> SparseMask:
         if self.density is not None:

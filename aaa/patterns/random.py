@@ -13,7 +13,7 @@ from aaa.names import known_name
 from aaa.numbers import check_whole
 from aaa.patterns.base import LayerInput, LayerSite, Pattern
 from aaa.patterns.drawn import TILE, tiled_edges, uniform_edges, uniform_pairs
-from aaa.patterns.ranked import check_size_or_density, pairs_at
+from aaa.patterns.ranked import check_one_for_all_lengths, check_size_or_density, pairs_at
 
 Reading = Literal["measured", "text"]
 
@@ -63,11 +63,17 @@ class Random(Pattern):
         known_name(reading, get_args(Reading), "Random's reading")
         self.size, self.seed, self.reading, self.density = size, seed, reading, density
         self.layer = 0
+        self._ahead_E2: Tensor | None = None
 
     def bind(self, site: LayerSite) -> Pattern:
         bound = copy.deepcopy(self)
         bound.layer = site.layer
         return bound
+
+    def draw_ahead(self, longest: int) -> None:
+        check_one_for_all_lengths(self, self.size is not None and self.reading == "measured")
+        assert self.size is not None
+        self._ahead_E2 = tiled_edges(longest, self.size, self.seed, self.layer)
 
     def forward(self, inputs: LayerInput) -> SparseMask:
         keep_BN = inputs.keep_BN
@@ -80,8 +86,10 @@ class Random(Pattern):
 
     def _cropped(self, keep_BN: Tensor, size: int) -> Tensor:
         batch, num_tokens = keep_BN.shape
-        edges_E2 = tiled_edges(num_tokens, size, self.seed, self.layer).to(keep_BN.device)
-        return _place(edges_E2.expand(batch, -1, -1), keep_BN)
+        edges_E2 = self._ahead_E2
+        if edges_E2 is None:
+            edges_E2 = tiled_edges(num_tokens, size, self.seed, self.layer)
+        return _place(edges_E2.to(keep_BN.device).expand(batch, -1, -1), keep_BN)
 
     def _sample_by_sample(self, keep_BN: Tensor) -> Tensor:
         edges = [self._drawn(length) for length in keep_BN.sum(-1).tolist()]

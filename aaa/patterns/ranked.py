@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aaa.numbers import check_finite, check_whole
+from aaa.patterns.base import Pattern
 
 
 def check_size_or_density(
@@ -27,6 +28,12 @@ def check_size_or_density(
         check_finite(pattern, "density", density)
         if not 0 < density <= 1:
             raise ValueError(f"{pattern} density is a share of cells in (0, 1], not {density}")
+
+
+def check_one_for_all_lengths(pattern: Pattern, is_one: bool) -> None:
+    """Raises a ValueError for a pattern whose cells cannot be drawn ahead."""
+    if not is_one:
+        raise ValueError(f"{pattern} opens other cells for each length")
 
 
 def pairs_at(density: float, lengths_B: Tensor) -> Tensor:

@@ -17,6 +17,16 @@ from tests.reference import keep_of
 HEADS = 2
 
 
+def drawn_edges(keep_BN: Tensor, share: float | None, generator: torch.Generator) -> Tensor | None:
+    """Single cells between real tokens, filled up by -1."""
+    if share is None:
+        return None
+    batch, num_tokens = keep_BN.shape
+    drawn = torch.rand(batch, num_tokens, num_tokens, generator=generator) < share
+    cells = [here.nonzero() for here in drawn & keep_BN[:, :, None] & keep_BN[:, None, :]]
+    return torch.nn.utils.rnn.pad_sequence(cells, batch_first=True, padding_value=-1)
+
+
 @given(
     lengths=st.lists(st.integers(0, 90), min_size=1, max_size=3),
     left=st.booleans(),
@@ -24,11 +34,12 @@ HEADS = 2
     diagonals=st.sampled_from([None, 1, 3, 40, 100]),
     heads=st.sampled_from([1, HEADS]),
     window=st.none() | st.sampled_from([0, 7, 30]),
+    cells=st.sampled_from([None, 0.0, 0.02, 0.3]),
     seed=st.integers(0, 10_000),
 )
 def test_output_is_that_of_dense(
     lengths: list[int], left: bool, share: float, diagonals: int | None, heads: int,
-    window: int | None, seed: int,
+    window: int | None, cells: float | None, seed: int,
 ) -> None:  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     keep_BN = keep_of(lengths, left)
@@ -37,7 +48,9 @@ def test_output_is_that_of_dense(
     opened = None
     if diagonals is not None:
         opened = (torch.rand(1, heads, diagonals, generator=generator) < 0.5).float()
-    mask = SparseMask(keep_BN, rows, columns, opened, window=window)
+    mask = SparseMask(
+        keep_BN, rows, columns, opened, drawn_edges(keep_BN, cells, generator), window
+    )
     shape = (3, len(lengths), HEADS, keep_BN.shape[1], 8)
     query, key, value = torch.randn(shape, generator=generator)
     # Rows without any open cell are 0, as those of padding.

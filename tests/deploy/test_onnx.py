@@ -10,12 +10,33 @@ import numpy as np
 import pytest
 import torch
 
-from aaa import Axis, Diagonal, Lexical, Local, Pattern, Random, load_sparse, sparsify
+from aaa import (
+    Axis,
+    Diagonal,
+    Global,
+    InLayers,
+    Lexical,
+    Local,
+    Pattern,
+    Random,
+    load_sparse,
+    sparsify,
+)
 from aaa.deploy import onnx as module
 from aaa.deploy.onnx import Check, check_installed, export_onnx
 from tests.conftest import EncoderFactory
 from tests.encoders import IMAGE, SHAPE, build, randomise_gates
 from tests.reference import keep_of
+
+
+@pytest.mark.slow
+def test_cells_drawn_at_random(make_encoder: EncoderFactory, tmp_path: Path) -> None:
+    """Lengths on both sides of a tile of 128; each layer has its own cells."""
+    pytest.importorskip("onnxruntime")
+    model = make_encoder(num_hidden_layers=2, max_position_embeddings=150)
+    sparsify(model, Local(1) | Global(1) | Random(2)).save_pretrained(tmp_path / "model")
+    checks = export_onnx(tmp_path / "model", tmp_path / "model.onnx", longest=140)
+    assert {check.tokens for check in checks} == {2, 17, 70, 140}
 
 
 @pytest.mark.slow
@@ -64,7 +85,12 @@ def test_a_model_that_differs_is_not_kept(
 
 @pytest.mark.parametrize(
     ("pattern", "said"),
-    [(Random(1), "single cells"), (Lexical(size=1), "reads embeddings of each text")],
+    [
+        (Random(density=0.3), "other cells for each length"),
+        (Random(1, reading="text") | Global(1), "other cells for each length"),
+        (InLayers(Local(density=0.3), "0"), "other cells for each length"),
+        (Lexical(size=1), "reads embeddings of each text"),
+    ],
 )
 def test_patterns_that_cannot_be_exported(
     pattern: Pattern, said: str, make_encoder: EncoderFactory, tmp_path: Path
