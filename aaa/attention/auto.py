@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +91,8 @@ def choose(mask: SparseMask, grad: bool, dtype: torch.dtype = torch.float32) -> 
     """
     learned = mask.needs_gradient
     mode = "gates being learned" if learned else "training" if grad else "inference"
-    name, why = (choose_on_gpu if mask.keep_BN.is_cuda else choose_on_cpu)(mask, mode, dtype)
+    on_gpu = mask.keep_BN.is_cuda
+    name, why = choose_on_gpu(mask, mode, dtype) if on_gpu else choose_on_cpu(mask)
     if (name, mode) not in _said:
         _said.add((name, mode))
         num_tokens, device = mask.keep_BN.shape[-1], mask.keep_BN.device.type
@@ -111,15 +111,15 @@ def choose_on_gpu(mask: SparseMask, mode: str, dtype: torch.dtype) -> tuple[str,
     if not serves(mask, dtype):
         is_long = num_tokens > (LONGEST_DENSE if learned else LONGEST_MAP)
         return "gathered" if is_long else whole, "the kernels do not serve this mask or dtype"
+    if learned:  # whatever is open, so that nothing is counted
+        return "triton", "dense would hold too much"
     lengths_B = mask.lengths_B.float()
-    cells_B = mask.kept_cells().detach().flatten(1).mean(-1)
+    cells_B = mask.kept_cells().mean(-1)
     share = float(cells_B.sum() / lengths_B.square().sum().clamp_min(1))
-    if share > MOST_OPEN and not learned:
-        return whole, f"{share:.1%} of the cells are open"
-    return "triton", f"{share:.1%} of the cells are open"
+    return whole if share > MOST_OPEN else "triton", f"{share:.1%} of the cells are open"
 
 
-def choose_on_cpu(mask: SparseMask, *_: Any) -> tuple[str, str]:
+def choose_on_cpu(mask: SparseMask) -> tuple[str, str]:
     """The executor, and why."""
     learned = mask.needs_gradient
     whole, cost = ("dense", AGAINST_DENSE) if learned else ("sdpa", AGAINST_SDPA)

@@ -140,18 +140,19 @@ def _of_edges(
     if mask.window is not None:
         is_cell_BNX = is_cell_BNX & _within(distance_BNX, mask.window)
 
+    def each_head(index_BNX: Tensor) -> Tensor:
+        return index_BNX.flatten(1).unsqueeze(1).expand(-1, num_heads, -1)
+
     def looked_up(gates_BHK: Tensor, index_BNX: Tensor) -> Tensor:
-        index_BHX = index_BNX.flatten(1).unsqueeze(1).expand(-1, num_heads, -1)
-        found_BHX = gates_BHK.expand(batch, num_heads, -1).gather(2, index_BHX)
+        found_BHX = gates_BHK.expand(batch, num_heads, -1).gather(2, each_head(index_BNX))
         return found_BHX.unflatten(2, (num_tokens, num_slots)) > 0
 
     last = diagonals_BHK.shape[-1] - 1
     on_diagonal = looked_up(diagonals_BHK, distance_BNX.clamp_max(last))
     on_diagonal = on_diagonal & (distance_BNX <= last).unsqueeze(1)
     open_BHNX = is_cell_BNX.unsqueeze(1) & ~on_diagonal & ~looked_up(columns_BHN.int(), key_BNX)
-    places_BHX = key_BNX.flatten(1).unsqueeze(1).expand(-1, num_heads, -1)
     keys_BHNXD, values_BHNXD = (
-        _rows_of(tokens, places_BHX).unflatten(2, (num_tokens, num_slots))
+        _rows_of(tokens, each_head(key_BNX)).unflatten(2, (num_tokens, num_slots))
         for tokens in (key_BHND, value_BHND)
     )
     scores_BHNX = (keys_BHNXD @ query_BHND.unsqueeze(-1)).squeeze(-1)

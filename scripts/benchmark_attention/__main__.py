@@ -174,6 +174,8 @@ def parse() -> argparse.Namespace:
     if not options.output and not options.plot:
         parser.error("--output FOLDER says where results.json and the pictures go")
     on_gpu = options.device == "cuda"
+    if options.clock == GRAPH and not on_gpu:
+        parser.error("--clock graph is a GPU's: use --device cuda, or --clock wall or cpu")
     options.dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
     options.lengths = options.lengths or (GPU_LENGTHS if on_gpu else LENGTHS)
     return options

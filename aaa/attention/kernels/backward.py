@@ -19,6 +19,7 @@ from aaa.attention.kernels.tiles import (
     open_walk,
     own_tile,
     parts_from,
+    seed_of,
     span_and_lists,
     splits_of,
     store_tile,
@@ -94,9 +95,7 @@ def query_gradient_kernel(
     log_total = tl.load(log_totals + at + i, mask=computed, other=float("inf"))
     key += place
     value += place
-    seed = bh
-    if DROPOUT:
-        seed += tl.load(seeds)
+    seed = seed_of(seeds, bh, DROPOUT)
     result = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     first, count = open_walk(
         listed, i, computed, num_columns, window, split, splits, start, end, num_tokens,
@@ -183,9 +182,7 @@ def key_gradient_kernel(
     at = bh * num_tokens
     log_totals += at
     deltas += at
-    seed = bh
-    if DROPOUT:
-        seed += tl.load(seeds)
+    seed = seed_of(seeds, bh, DROPOUT)
     of_key = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     of_value = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     first, count = open_walk(

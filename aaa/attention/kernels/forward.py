@@ -21,6 +21,7 @@ from aaa.attention.kernels.tiles import (
     open_walk,
     own_tile,
     parts_from,
+    seed_of,
     span_and_lists,
     splits_of,
     store_tile,
@@ -93,9 +94,7 @@ def forward_kernel(
     queries = load_tile(query + place, i, computed, stride, D, BLOCK_D)
     key += place
     value += place
-    seed = bh
-    if DROPOUT:
-        seed += tl.load(seeds)
+    seed = seed_of(seeds, bh, DROPOUT)
     scaling *= LOG2_E
     highest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)

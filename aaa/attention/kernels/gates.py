@@ -19,6 +19,7 @@ from aaa.attention.kernels.tiles import (
     listed_tokens,
     load_tile,
     on_diagonals,
+    seed_of,
     share_of,
     text_and_head,
 )
@@ -67,9 +68,7 @@ def axis_gradient_kernel(
     diagonals, bits = diagonals_of(
         diagonals, b, h, diagonal_texts, diagonal_heads, num_diagonals, NARROW
     )
-    seed = bh
-    if DROPOUT:
-        seed += tl.load(seeds)
+    seed = seed_of(seeds, bh, DROPOUT)
     query += place
     key += place
     value += place
@@ -137,9 +136,7 @@ def diagonal_gradient_kernel(
     rows, _, _ = list_of(0, gates, lists, counts, b, h, num_heads, list_heads, num_tokens)
     columns, _, _ = list_of(1, gates, lists, counts, b, h, num_heads, list_heads, num_tokens)
     start, end = tl.load(spans + 2 * b), tl.load(spans + 2 * b + 1)
-    seed = bh
-    if DROPOUT:
-        seed += tl.load(seeds)
+    seed = seed_of(seeds, bh, DROPOUT)
     query += place
     key += place
     value += place

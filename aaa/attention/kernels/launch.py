@@ -37,7 +37,7 @@ class AxisAttention:
         diagonals: Tensor, keep_BN: Tensor, seed: Tensor | None, window: int, scaling: float,
         dropout: float,
     ) -> None:  # fmt: skip
-        self.inputs = tuple(tokens_before_heads(x) for x in (query, key, value))
+        self.inputs = tuple(_tokens_before_heads(x) for x in (query, key, value))
         self.batch, self.num_heads, self.num_tokens, self.width = query.shape
         self.keep_BN = keep_BN
         self.open = OpenGates.of(rows, columns, keep_BN)
@@ -49,7 +49,7 @@ class AxisAttention:
 
     def forward(self, results: tuple[Tensor, ...]) -> None:
         """Fills the output, each query's largest open score, and its log-sum-exp."""
-        blocks = _blocks(self.inputs[0], backward=False)
+        blocks = _blocks(self.inputs[0])
         tensors = (*results, self._parts(self.width + 2))
         self._launch_tiles(forward_kernel, (*self.inputs, *tensors), blocks, blocks["BLOCK_Q"])
         self._launch_joins(merge_kernel, tensors)
@@ -61,9 +61,9 @@ class AxisAttention:
         (B, H, N) and (B, H, K); a result without elements is left alone.
         """
         gradient, output, highest_BHN, log_total_BHN = known
-        gradient = tokens_before_heads(gradient)
+        gradient = _tokens_before_heads(gradient)
         delta_BHN = torch.empty_like(log_total_BHN)
-        blocks = _blocks(gradient, backward=True)
+        blocks = _blocks(gradient)
         of_query, of_key, of_value, *of_gates = results
         parts = self._parts(2 * self.width)
         tensors = (output, gradient, log_total_BHN, delta_BHN, of_query, parts)
@@ -130,7 +130,7 @@ class AxisAttention:
         self, axis: int, read: tuple[Tensor, ...], sample: tuple[Tensor, Tensor], result: Tensor
     ) -> None:
         """The gradient of an axis's gates: of open ones exactly, of closed ones by sampling."""
-        blocks = _blocks(read[0], backward=True)
+        blocks = _blocks(read[0])
         tiles = triton.cdiv(self.num_tokens, blocks["BLOCK_Q"])
         parts = self._zero_parts(result)
         for is_sampled in (False, True):
@@ -144,7 +144,7 @@ class AxisAttention:
 
     def _fill_diagonals(self, read: tuple[Tensor, ...], result: Tensor) -> None:
         num_diagonals = result.shape[2]
-        blocks = _blocks(read[0], backward=True)
+        blocks = _blocks(read[0])
         parts = self._zero_parts(result)
         diagonal_gradient_kernel[(num_diagonals, self.batch * self.num_heads, len(parts))](
             *read, parts, *self._lists, self.open.spans, self.seed, self.num_heads,
@@ -178,7 +178,7 @@ class AxisAttention:
         }  # fmt: skip
 
 
-def _blocks(query: Tensor, backward: bool) -> dict[str, int]:
+def _blocks(query: Tensor) -> dict[str, int]:
     """Tile sizes and warps: the fastest of a dozen on an H100 for heads of 64 in bfloat16."""
     if not query.is_cuda:
         return {"BLOCK_Q": INTERPRETED_BLOCK, "BLOCK_K": INTERPRETED_BLOCK}
@@ -193,6 +193,6 @@ def _padded(width: int) -> int:
     return max(16, triton.next_power_of_2(width))
 
 
-def tokens_before_heads(tensor_BHND: Tensor) -> Tensor:
+def _tokens_before_heads(tensor_BHND: Tensor) -> Tensor:
     """It comes to lie in memory as (B, N, H, D), as encoders have it, where it does not yet."""
     return tensor_BHND.transpose(1, 2).contiguous().transpose(1, 2)

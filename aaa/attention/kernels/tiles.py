@@ -87,6 +87,15 @@ def on_diagonals(diagonals, bits, num_diagonals, own, other, NARROW: tl.constexp
 
 
 @triton.jit
+def seed_of(seeds, bh, DROPOUT: tl.constexpr):
+    """Of a text's and head's dropout; there is none to load without."""
+    seed = bh
+    if DROPOUT:
+        seed += tl.load(seeds)
+    return seed
+
+
+@triton.jit
 def dropout_factor(seed, dropout, num_tokens, i, j):
     """The factor of each probability under dropout, the same whichever kernel asks."""
     cell = i[:, None].to(tl.int64) * num_tokens + j[None, :]
