@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from hydra.plugins.sweeper import Sweeper
@@ -14,31 +13,11 @@ class CellSweeper(Sweeper):
     """Runs the cells of a table, or the product of what has several values on the command line.
 
     Args:
-        table: a table's name or yaml (``aaa.experiments.tables.spec``); None for a product.
-        rows, columns, seeds: the part of the table that is wanted; None for all.
-        pretrain: whether missing pre-training runs that cells start from are done first.
-        pretrain_overrides: of those runs, with the last word.
-        retry_failed: whether cells that failed before are tried again.
-        dry_run: whether to say what would be done and stop.
-        max_batch_size: how many cells a launcher is given at once; None for all.
+        options: those of ``aaa.experiments.sweep.options.Options``.
     """
 
-    def __init__(
-        self,
-        table: str | None,
-        rows: Sequence[str] | None,
-        columns: Sequence[str] | None,
-        seeds: Sequence[int] | None,
-        pretrain: bool,
-        pretrain_overrides: Sequence[str],
-        retry_failed: bool,
-        dry_run: bool,
-        max_batch_size: int | None,
-    ) -> None:
-        self.table, self.rows, self.columns, self.seeds = table, rows, columns, seeds
-        self.pretrain, self.pretrain_overrides = pretrain, pretrain_overrides
-        self.retry_failed, self.dry_run = retry_failed, dry_run
-        self.max_batch_size = max_batch_size
+    def __init__(self, **options: Any) -> None:
+        self.options = options
         self.hydra_context: HydraContext
         self.task_function: TaskFunction
         self.config: DictConfig
@@ -51,6 +30,6 @@ class CellSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs the cells and ends the process with their exit code, unless that is 0."""
-        from aaa.experiments.sweep.sweep import sweep
+        from aaa.experiments.sweep.sweep import Hydra, sweep
 
-        sweep(self, arguments)
+        sweep(self.options, arguments, Hydra(self.hydra_context, self.task_function, self.config))
