@@ -16,6 +16,7 @@ from aaa.plots.maps import Map, map_of
 HIDDEN, HEADS = 8, 2  # of the encoder that is not there
 # A gate is then open with probability 0.15, few enough for each to be seen.
 ILLUSTRATIVE_LOGIT = -1.75
+TRIES = 20  # draws until one has a gate open
 
 
 def illustrate(name: str, pattern: Pattern, num_tokens: int) -> list[Map]:
@@ -40,7 +41,11 @@ def illustrate(name: str, pattern: Pattern, num_tokens: int) -> list[Map]:
 
 
 def example_mask(pattern: Pattern, num_tokens: int) -> SparseMask:
-    """A mask that the pattern can have on a text of ``num_tokens`` tokens, always the same."""
+    """A mask that the pattern can have on a text of ``num_tokens`` tokens, always the same.
+
+    Of a learned pattern it is one with some gate open; if there is hardly any (a text of two
+    tokens, say), it may be without.
+    """
     template = copy.deepcopy(pattern)
     part: Any
     for part in template.modules():
@@ -48,9 +53,19 @@ def example_mask(pattern: Pattern, num_tokens: int) -> SparseMask:
             part.initial_logit = ILLUSTRATIVE_LOGIT
         if hasattr(part, "max_degree"):  # so that the text is longer
             part.max_degree = min(part.max_degree, max(1, num_tokens // 3))
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(num_tokens)
-        bound = template.bind(_site(pattern)[0]).train()
+    least = _draw(template.closed(), num_tokens, seed=num_tokens).kept_cells()[0, 0]
+    for seed in range(num_tokens, num_tokens + TRIES):
+        example = _draw(template, num_tokens, seed)
+        if not pattern.learnable or example.kept_cells()[0, 0] > least:
+            break
+    return example
+
+
+@torch.no_grad()
+def _draw(pattern: Pattern, num_tokens: int, seed: int) -> SparseMask:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bound = pattern.bind(_site(pattern)[0]).train()
         keep_BN = torch.ones(1, num_tokens, dtype=torch.bool)
         text = TextInput(torch.randn(1, num_tokens, HIDDEN), _some_tree(num_tokens))
         for part in bound.modules():

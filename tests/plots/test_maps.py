@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from aaa import Axis, Full, Global, Local, Random
 from aaa.masks import SparseMask
-from aaa.patterns import Diagonal, FixedDiagonal, InLayers, LayerInput, Pattern
+from aaa.patterns import Degree, Diagonal, FixedDiagonal, InLayers, LayerInput, Pattern
 from aaa.plots.files import save
 from aaa.plots.illustrate import example_mask, figure_1, illustrate
 from aaa.plots.maps import CLOSED, COLUMN, OPEN, ROW, Map, figure_of, map_of
@@ -87,6 +87,13 @@ def test_examples_open_a_few_gates_and_change_nothing(pattern: Pattern) -> None:
     assert 0.05 < float(first.mean()) < 0.6
     assert pattern.spec() == before
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("num_tokens", [3, 6, 16, 24, 25, 40])
+def test_examples_show_something_that_was_learned(num_tokens: int) -> None:
+    for pattern in (Diagonal("layer"), Diagonal("layer") | Global(1), Degree(), Axis() | Local(1)):
+        example = example_mask(pattern, num_tokens).dense()[0, 0].sum()
+        assert example > example_mask(pattern.closed(), num_tokens).dense()[0, 0].sum()
 
 
 def test_some_layers_only_has_two_maps() -> None:
