@@ -1,6 +1,6 @@
 """Sparsity: rho of Eq. 9 and the hinge of Eq. 10, of a forward pass or from lengths alone.
 
-Shape suffixes: B batch.
+Shape suffixes: B batch, L texts, N tokens, K distances (from 1 on).
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aaa.masks import SparseMask
 from aaa.numbers import check_finite, is_number
-from aaa.patterns.base import LayerInput, LayerSite, Pattern
-from aaa.sparse import gate_parameters, latest_masks, sparse_layers
+from aaa.patterns.base import DistanceGate, LayerInput, LayerSite, Pattern
+from aaa.sparse import SparseSelfAttention, gate_parameters, latest_masks, sparse_layers
 
 Windows = Mapping[int, int]  # layers that attend locally by themselves, and their reach
 NO_WINDOWS: Windows = MappingProxyType({})
+SOME_TEXTS, SOME_DISTANCES = 64, 32  # looked at for gates' shares, and at once
 
 
 def sparsity(model: nn.Module) -> Tensor:
@@ -120,3 +123,49 @@ def sparsity_by_length(
             chunks.append(mask.sparsity().double())
         total += torch.cat(chunks)
     return total / num_layers
+
+
+def gate_shares(model: nn.Module, lengths: Sequence[int]) -> dict[DistanceGate, float]:
+    """The gates of a model that open one distance each, with their shares of its cells.
+
+    A share does not count what is open under the layer's pattern whatever its gates are.
+
+    Args:
+        model: a sparse one.
+        lengths: in tokens, of the texts that shares are the mean of, as rho is.
+    """
+    ordered = torch.tensor(lengths).sort().values
+    some_L = ordered[:: -(-len(ordered) // SOME_TEXTS)]
+    gates_of: dict[Pattern, list[DistanceGate]] = {}  # several layers may share a pattern
+    shares: dict[DistanceGate, float] = {}
+    all_calls = 0
+    for layer in sparse_layers(model):
+        calls = layer.masks.maxlen or 0
+        all_calls += calls
+        parts = [part for part in layer.pattern.modules() if isinstance(part, Pattern)]
+        for part in parts:
+            gates_of.setdefault(part, part.distance_gates())
+        own = [gate for part in parts for gate in gates_of[part]]
+        if not own:
+            continue
+        farthest = max(gate.distance for gate in own)
+        shares_K = _shares(layer, some_L.to(own[0].weights.device), farthest).tolist()
+        for gate in own:
+            share = shares_K[gate.distance - 1] * gate.heads * calls
+            shares[gate] = shares.get(gate, 0.0) + share
+    return {gate: share / all_calls for gate, share in shares.items()}
+
+
+def _shares(layer: SparseSelfAttention, lengths_L: Tensor, farthest: int) -> Tensor:
+    """Of a layer's cells those of each distance that are not open anyway; float64, shape (K,)."""
+    device = lengths_L.device
+    keep_LN = torch.arange(int(lengths_L.max()), device=device) < lengths_L.unsqueeze(-1)
+    closed = layer.pattern.closed().of_lengths()
+    anyway = replace(closed(LayerInput(keep_LN)), window=layer.window)
+    shares = []
+    for distances in torch.arange(1, farthest + 1, device=device).split(SOME_DISTANCES):
+        one_each = F.one_hot(distances, farthest + 1).float().unsqueeze(0)  # as if heads
+        more = SparseMask(keep_LN, diagonals_BHK=one_each, window=layer.window)
+        more_LK = (anyway | more).kept_cells().double() - anyway.kept_cells().double()
+        shares.append((more_LK / lengths_L.unsqueeze(-1) ** 2).mean(0))
+    return torch.cat(shares)

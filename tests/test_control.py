@@ -213,8 +213,9 @@ class TestSettleLevel:
         def lower(by: float) -> None:
             level.sub_(by).clamp_(-bound, bound)
 
-        by, before = settle_level([level], lower, measure, target)
+        by, before, after = settle_level([level], lower, measure, target)
         assert before == pytest.approx(looks[0])
+        assert after == pytest.approx(((logits + level) <= 0).float().mean().item())
         assert level.item() == pytest.approx(max(-bound, min(bound, -by)))
         return by, ((logits + level) <= 0).float().mean().item(), len(looks)
 
@@ -255,6 +256,6 @@ class TestSettleLevel:
             looks.append(0.4)
             return 0.4
 
-        assert settle_level([weights], lambda by: None, measure, 0.7) == (0.0, 0.4)
+        assert settle_level([weights], lambda by: None, measure, 0.7) == (0.0, 0.4, 0.4)
         assert weights.tolist() == [1, 1, 1]
         assert len(looks) == 1

@@ -22,7 +22,7 @@ def settle_level(
     lower: Callable[[float], None],
     measure: Callable[[], float],
     target: float,
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """Lowers all logits by what brings rho nearest to its target; ours.
 
     rho rises with what logits are lowered by, in steps: each closes a gate of some texts. So it is
@@ -37,7 +37,8 @@ def settle_level(
         target: rho as it is to be.
 
     Returns:
-        By what logits were lowered (above 0 for a rho that was too low), and rho at the beginning.
+        By what logits were lowered (above 0 for a rho that was too low), rho at the beginning, and
+        rho at the end.
     """
     trained = [gate.clone() for gate in gates]
 
@@ -62,7 +63,7 @@ def settle_level(
         by = bracket.next(by, gaps[by])
     nearest = min(gaps, key=lambda place: abs(gaps[place]))
     put(nearest)
-    return nearest, target - gaps[0.0]
+    return nearest, target - gaps[0.0], target - gaps[nearest]
 
 
 class _Bracket:

@@ -125,6 +125,7 @@ def fit(
             result |= {
                 "trained_sparsity": module.settled.trained,
                 "logits_lowered": module.settled.lowered,
+                "gates_turned": module.settled.turned,
             }
         result |= ending.figures()
         _check_metrics(result)

@@ -65,19 +65,19 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
                 | {"epochs": total_steps * settings.accumulate / per_epoch}
                 | ({} if best is None else {"kept_step": best.step})
             ),
-            before=partial(_before_the_last_evaluation, module, data, best),
+            before=partial(_before_the_last_evaluation, prepared, module, data, best),
             texts=partial(_texts, plan, prepared),
         ),
     )
 
 
 def _before_the_last_evaluation(
-    module: FineTune, data: TaskData, best: KeepBest | None, trainer: Trainer
+    prepared: Prepared, module: FineTune, data: TaskData, best: KeepBest | None, trainer: Trainer
 ) -> None:
     if best is not None:
         trainer.validate(module, data, verbose=False)  # the last step's may be the best
         best.put_back(trainer, module)
-    settle(trainer, module, data)
+    settle(trainer, module, data, prepared.splits["validation"]["length"][:])
     data.testing = True
 
 

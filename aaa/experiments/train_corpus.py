@@ -51,7 +51,7 @@ def train_on_corpus(plan: PretrainingPlan, prepared: PreparedCorpus) -> dict[str
         [LossGuard(settings.spike), speed],
         Ending(
             figures=lambda: _figures(plan, prepared, module, speed) | {"epochs": epochs},
-            before=lambda trainer: settle(trainer, module, data),
+            before=lambda trainer: settle(trainer, module, data, [length]),
         ),
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from aaa.masks import SparseMask
@@ -53,6 +54,38 @@ class TextInput:
         if key not in self.made:
             self.made[key] = make()
         return self.made[key]
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceGate:
+    """A gate that is one parameter and opens the cells of one distance ``|i - j|``.
+
+    Args:
+        weights: the parameter; the gate is open, in evaluation, if its own entry is above 0.
+        place: of that entry.
+        distance: in tokens.
+        heads: for which share of the heads of its layer it does so.
+    """
+
+    weights: Tensor
+    place: tuple[int, ...]
+    distance: int
+    heads: float
+
+    @property
+    def weight(self) -> float:
+        """How decided the gate is, above 0 for open."""
+        return self.weights[self.place].item()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is, in evaluation."""
+        return self.weight > 0
+
+    @torch.no_grad()
+    def turn(self) -> None:
+        """Opens it if it is closed and closes it if it is open, as decided as it was before."""
+        self.weights[self.place] = -self.weight or torch.finfo(self.weights.dtype).tiny
 
 
 @dataclass(frozen=True)
@@ -125,6 +158,10 @@ class Pattern(nn.Module):
 
     def lower(self, by: float) -> None:
         """Lowers the logits of all own gates within their bounds, if they have a common level."""
+
+    def distance_gates(self) -> list[DistanceGate]:
+        """Those of the own gates that are single parameters and open a distance each."""
+        return []
 
     def synchronise(self) -> None:
         """Makes what was recorded of the texts in training the same in every process."""

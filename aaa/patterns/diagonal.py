@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aaa.masks import SparseMask
 from aaa.names import known_name
 from aaa.numbers import check_finite, check_whole
-from aaa.patterns.base import LayerInput, LayerSite, Pattern, TextInput
+from aaa.patterns.base import DistanceGate, LayerInput, LayerSite, Pattern, TextInput
 from aaa.patterns.gumbel import SINGLE_LOGIT_GAIN, gumbel_sigmoid, lower_level
 from aaa.patterns.local import Local
 
@@ -113,6 +113,14 @@ class Diagonal(Pattern):
 
     def lower(self, by: float) -> None:
         lower_level(self.distance_weights_HK, by, SINGLE_LOGIT_GAIN)
+
+    def distance_gates(self) -> list[DistanceGate]:
+        num_sets = len(self.distance_weights_HK)
+        return [
+            DistanceGate(self.distance_weights_HK, (head, k), k + 1, heads=1 / num_sets)
+            for head in range(num_sets)
+            for k in self._seen_K().nonzero().flatten().tolist()
+        ]
 
     def synchronise(self) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():

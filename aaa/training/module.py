@@ -32,15 +32,17 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Settled:
-    """What moving the level of trained gates came to.
+    """What bringing trained gates to their target came to.
 
     Args:
         trained: rho on the development set as training left it.
         lowered: by what the logits of all gates were lowered then.
+        turned: how many single gates were opened or closed after that.
     """
 
     trained: float
     lowered: float
+    turned: int
 
 
 class SparseTraining(LightningModule):

@@ -113,6 +113,14 @@ class TestOneRun:
         assert [int(row[0]) for row in rows] == [3, 6]  # what was tried is not told
         assert float(rows[-1][2]) == pytest.approx(result["sparsity"])
 
+    def test_dual_ends_at_a_target_between_two_levels_of_few_gates(self, compose: Compose) -> None:
+        """A diagonal of all layers is up to a tenth of so short texts."""
+        outcome = run(compose("pattern=diagonal_task_global1", "sparsity.target=0.55"))
+        result = outcome.result
+        assert result is not None
+        assert result["sparsity"] == pytest.approx(0.55, abs=0.01)
+        assert result["gates_turned"] > 0
+
     @pytest.mark.parametrize("control", ["hinge", "l1"])
     def test_other_controls_end_where_training_does(self, compose: Compose, control: str) -> None:
         result = run(compose("sparsity.target=0.55", f"sparsity.control={control}")).result
