@@ -76,8 +76,8 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
 
     Each self-attention gets its own copy of the pattern as a submodule, so that gates are in
     ``model.parameters()`` and ``model.state_dict()``. The pattern is noted in ``model.config``, so
-    that what ``model.save_pretrained`` writes, ``load_sparse`` reads. Works for the families that
-    go through transformers' attention interface.
+    that what ``model.save_pretrained`` writes, ``load_sparse`` reads. Works for encoders
+    that go through transformers' attention interface and add nothing of their own to the scores.
 
     Args:
         model: an encoder, with or without a head. It is changed in place.

@@ -3,7 +3,7 @@
 python scripts/wandb_dashboard.py --entity NAME [--project NAME]  # makes both, prints their URLs
 python scripts/wandb_dashboard.py --entity NAME --dry-run         # prints what would be made
 
-Needs pip install 'adaptive-axis-attention[dashboard]', and wandb login (not for --dry-run).
+Needs pip install '.[dashboard]', and wandb login (not for --dry-run).
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class SpacyParses(Parses):
         except ImportError as error:
             raise ValueError(
                 f"data.parses=spacy:{model}: spaCy is not installed; "
-                f"pip install 'adaptive-axis-attention[syntax]', {elsewhere}"
+                f"pip install spacy, {elsewhere}"
             ) from error
         try:
             self.pipeline = spacy.load(model, exclude=["ner", "lemmatizer"])

@@ -54,9 +54,7 @@ def check_installed() -> None:
         if importlib.util.find_spec(name) is None
     ]
     if missing:
-        raise ValueError(
-            f"aaa export needs {', '.join(missing)}: pip install 'adaptive-axis-attention[export]'"
-        )
+        raise ValueError(f"aaa export needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def export_onnx(folder: Path, target: Path, longest: int) -> list[Check]:

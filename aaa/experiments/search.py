@@ -20,7 +20,9 @@ TOLERANCE = 0.005  # the paper states whole percents
 
 
 def search(plan: Job, run: Callable[[DictConfig], Outcome]) -> Outcome:
-    """Section 4.2: "alpha is constant or linear [...], we report the best", raised until met.
+    """Section 4.1: "We pick the best variant of alpha among the two [a constant, an increasing
+    linear value] and gradually increase its absolute value until the target sparsity has been
+    reached." Here both are raised until it is, and the best run is kept (ours).
 
     Every attempt is a run of its own, in its own directory: finished ones are skipped and
     interrupted ones resumed when the search is started again. The target counts as met from half

@@ -25,8 +25,8 @@ class Random(Pattern):
 
     The paper's text and its figures disagree on what size r means. Its text (section 2.2): the
     number of open cells divided by 2N, so 2 N r cells of the sample's own map. Its reported rho
-    (Tables 1, 4 and 5) fits a density of r / 128 in 16 of 16 cells: r cells a row of a map 128
-    wide, cropped to the sample. ``reading="measured"``, the default, reproduces those figures;
+    (Table 4) fits a density of r / 128 in 16 of 16 cells, within a point: r cells a row of a map
+    128 wide, cropped to the sample. ``reading="measured"``, the default, reproduces those figures;
     ``reading="text"`` does what the text says. Beyond 128 tokens ``measured`` draws r cells a row
     in every further 128 columns, so that the density stays what it is (ours).
 
