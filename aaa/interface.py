@@ -33,16 +33,21 @@ def window_of(mask_function: Callable[..., Tensor]) -> int | None:
 
 
 def real_tokens(attention_mask: Tensor | None, key_BHND: Tensor) -> Tensor:
-    """True for real tokens, (B, N), from the padding mask that the encoder made of its input."""
+    """True for real tokens, (B, N), from the padding mask that the encoder made of its input.
+
+    Raises:
+        ValueError: for a mask that says more than what is padding, or of another batch's shape.
+    """
+    batch, _, num_tokens, _ = key_BHND.shape
     if attention_mask is None:
-        return key_BHND.new_ones(key_BHND.shape[0], key_BHND.shape[2], dtype=torch.bool)
-    if attention_mask.dim() == 2:
-        return attention_mask.bool()
+        return key_BHND.new_ones(batch, num_tokens, dtype=torch.bool)
+    if attention_mask.shape in ((batch, num_tokens), (1, num_tokens)):  # or one for all texts
+        return attention_mask.bool().expand(batch, -1)
     if is_padding_alone(attention_mask) and attention_mask.is_floating_point():
         return attention_mask[:, 0, 0] == 0  # added to the scores, as LayoutLM does it
     raise ValueError(
-        "a sparse model takes an attention mask of shape (batch, tokens), 1 for real tokens; "
-        f"got {tuple(attention_mask.shape)}"
+        "a sparse model takes an attention mask of shape (batch, tokens), 1 for real tokens, here "
+        f"({batch}, {num_tokens}); got {tuple(attention_mask.shape)}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def find_self_attentions(model: nn.Module) -> list[FoundSelfAttention]:
 
 def hands_down(model: PreTrainedModel, keyword: str) -> bool:
     """Whether every self-attention gets a keyword argument that the encoder is called with."""
-    with _recording(model) as recorder:
+    with _alone, _recording(model) as recorder:
         model.set_attn_implementation(PROBE)
         _last_hidden_states(model, **{keyword: True})
     return all(keyword in keywords for keywords in recorder.keywords)
@@ -159,11 +160,12 @@ class _Recorder:
 
 
 _recorder: _Recorder | None = None
+_alone = threading.RLock()  # for there is one recorder
 
 
 def _run(model: PreTrainedModel) -> _Recorder:
     """Three kinds of passes: as the model is, with plain attention, with all attention closed."""
-    with _recording(model) as recorder:
+    with _alone, _recording(model) as recorder:
         original = _last_hidden_states(model)
         model.set_attn_implementation(PROBE)
         recorder.input.clear()

@@ -15,17 +15,16 @@ KEY = "adaptive_axis_attention"  # of the record in config.json
 FORMAT = 1  # of the record; goes up when an older aaa would misread a newer one
 
 
-def keep_record(config: PreTrainedConfig, pattern: Pattern, executor: str) -> None:
-    """Notes pattern and executor in a model's config, which ``save_pretrained`` writes."""
+def make_record(pattern: Pattern, executor: str) -> dict[str, Any]:
+    """What a model's config, which ``save_pretrained`` writes, is to say of both under ``KEY``."""
     spec = pattern.spec()
-    record = {
+    return {
         "format": FORMAT,
         "version": importlib.metadata.version("adaptive-axis-attention"),
         "executor": executor,
         "pattern": spec,
         "digest": hash_json(spec),
     }
-    setattr(config, KEY, record)
 
 
 def drop_record(config: PreTrainedConfig) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from aaa.masks import SparseMask
 from aaa.names import known_name
 from aaa.patterns.base import LayerInput, LayerSite, Pattern, TextInput
 from aaa.probe import FoundSelfAttention, find_self_attentions
-from aaa.record import keep_record
+from aaa.record import KEY, make_record
 from aaa.text_input import KEYWORD, check_text_input, hand_down_text_input
 
 IMPLEMENTATION = "adaptive_axis"  # our name among transformers' attention implementations
@@ -41,7 +42,7 @@ class SparseSelfAttention(nn.Module):
         self.pattern = pattern
         self.executor = executor
         self.window = window
-        self.hidden_BND: Tensor | None = None
+        self.handed = threading.local()  # several threads may serve with one model
         self.masks: deque[SparseMask] = deque(maxlen=calls_per_forward)
 
     def forward(
@@ -53,13 +54,24 @@ class SparseSelfAttention(nn.Module):
         text: TextInput,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        hidden_BND, self.hidden_BND = self.hidden_BND, None
+        if getattr(self, "_is_replica", False) and self.training and self.pattern.learnable:
+            raise ValueError(
+                "torch.nn.DataParallel keeps the masks of one device alone, so sparsity would be "
+                "that of a part of the batch: train with DistributedDataParallel (torchrun)"
+            )
+        hidden_BND = self.hand_over(None)
         mask = replace(self.pattern(LayerInput(keep_BN, hidden_BND, text)), window=self.window)
         # Gradient checkpointing runs the layer again inside backward; that is the same pass. (A
         # compiled model does it within its own graph, in which no layer is called.)
         if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
             self.masks.append(mask)
         return EXECUTORS[self.executor](query, key, value, mask, **kwargs)
+
+    def hand_over(self, hidden_BND: Tensor | None) -> Tensor | None:
+        """Hands it the hidden states of the pass to come; returns those that it had, if any."""
+        before = getattr(self.handed, "hidden_BND", None)
+        self.handed.hidden_BND = hidden_BND
+        return before
 
     @property
     def _tied_weights_keys(self) -> dict[str, str]:
@@ -68,7 +80,12 @@ class SparseSelfAttention(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Masks of the last pass hang on its graph: they are no part of a copied or pickled model.
-        return {**self.__dict__, "hidden_BND": None, "masks": deque(maxlen=self.masks.maxlen)}
+        state = {name: value for name, value in self.__dict__.items() if name != "handed"}
+        return {**state, "masks": deque(maxlen=self.masks.maxlen)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.handed = threading.local()
 
 
 def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
@@ -103,6 +120,9 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
         raise ValueError(
             f"this {type(model).__name__} is sparse already: sparsify a fresh one instead"
         )
+    record = make_record(pattern, executor)
+    if model.config._attn_implementation == IMPLEMENTATION:  # a new model of a sparse one's config
+        model.set_attn_implementation("eager")
     found = find_self_attentions(model)
     check_text_input(model, pattern)
     parts = _bind(pattern, executor, found)
@@ -113,7 +133,7 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
         module.register_forward_hook(_check_it_was_sparse)
     hand_down_text_input(model, pattern)
     model.set_attn_implementation(IMPLEMENTATION)
-    keep_record(model.config, pattern, executor)
+    setattr(model.config, KEY, record)
     return model
 
 
@@ -191,15 +211,14 @@ def _hand_over_hidden_states(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-    module.sparse.hidden_BND = next(tensors)  # type: ignore[union-attr]
+    module.sparse.hand_over(next(tensors))  # type: ignore[union-attr, operator]
 
 
 def _check_it_was_sparse(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     """The hidden states must have been used: else the model attends by another implementation."""
     sparse = module.sparse
     assert isinstance(sparse, SparseSelfAttention)
-    if sparse.hidden_BND is not None:
-        sparse.hidden_BND = None
+    if sparse.hand_over(None) is not None:
         raise ValueError(
             f"{type(module).__name__} did not attend under its pattern: the attention "
             "implementation was changed after sparsify. model.set_attn_implementation("
@@ -237,7 +256,9 @@ def _attend(
     output_BHND, probabilities = sparse(
         query, key, value, keep_BN, text, scaling=scaling, dropout=dropout
     )
-    if further.get("output_attentions") and probabilities is None:
+    config = getattr(module, "config", None)
+    asked = further.get("output_attentions", getattr(config, "output_attentions", False))
+    if asked and probabilities is None:
         raise ValueError(
             f"executor {sparse.executor!r} keeps no attention probabilities; for "
             "output_attentions=True sparsify the model with executor='dense'"

@@ -7,8 +7,10 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -27,7 +29,7 @@ from aaa import (
     sparsity,
     sparsity_loss,
 )
-from aaa.patterns import LayerSite
+from aaa.patterns import InLayers, LayerSite
 from aaa.sparse import lower_gates, scale_gate_noise, sparse_layers
 from tests.encoders import Batch, hidden_states, randomise_gates, real
 from tests.reference import mask_cells
@@ -345,3 +347,85 @@ def test_lowering_moves_every_logit_by_as_much(
                 gates = mask.diagonals_BHK[..., 1:]
             opened.append(gates[0].mean())
     assert float(torch.stack(opened).mean()) == pytest.approx(0.5, abs=0.05)
+
+
+class TestThreads:
+    """One model may serve several threads at once."""
+
+    def test_each_gets_its_own_answer(self, make_encoder: EncoderFactory) -> None:
+        model = sparsify(make_encoder(**WITHOUT_DROPOUT), Axis() | Local(1)).eval()
+        randomise_gates(model)
+        texts = [torch.randint(5, 60, (4, 8 + k)) for k in range(24)]
+
+        def answer(ids_BN: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode():
+                return model(input_ids=ids_BN).logits
+
+        expected = list(map(answer, texts))
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(5):
+                for found, one in zip(pool.map(answer, texts), expected, strict=True):
+                    torch.testing.assert_close(found, one)
+
+    def test_models_are_made_sparse_at_once(self, make_encoder: EncoderFactory) -> None:
+        models = [make_encoder() for _ in range(8)]
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda model: sparsify(model, Axis() | Local(1)), models))
+        assert all(len(sparse_layers(model)) == model.config.num_hidden_layers for model in made)
+
+
+def test_one_attention_mask_for_all_texts(make_encoder: EncoderFactory, batch: Batch) -> None:
+    model = sparsify(make_encoder(**WITHOUT_DROPOUT), Axis() | Local(1)).eval()
+    ids_BN = batch["input_ids"]
+    mask_1N = torch.ones(1, ids_BN.shape[1], dtype=torch.long)
+    mask_1N[0, -3:] = 0
+    found = model(input_ids=ids_BN, attention_mask=mask_1N).logits
+    rho = sparsity(model)
+    expected = model(input_ids=ids_BN, attention_mask=mask_1N.expand_as(ids_BN)).logits
+    torch.testing.assert_close(found, expected)
+    assert rho.item() == pytest.approx(sparsity(model).item())
+    for shape in ((1, 3), (2, ids_BN.shape[1]), (len(ids_BN), 3)):
+        with pytest.raises(ValueError, match=r"shape \(batch, tokens\), 1 for real tokens, here"):
+            model(input_ids=ids_BN, attention_mask=torch.ones(shape, dtype=torch.long))
+
+
+def test_a_new_model_of_a_sparse_models_config(make_encoder: EncoderFactory) -> None:
+    sparse = sparsify(make_encoder(), Local(1))
+    fresh = type(sparse)(copy.deepcopy(sparse.config))
+    assert len(sparse_layers(sparsify(fresh, Axis()))) == fresh.config.num_hidden_layers
+
+
+def test_layers_by_numbers_of_another_library(make_encoder: EncoderFactory) -> None:
+    pattern = InLayers(Axis(), list(np.arange(1)), Local(1))
+    assert pattern.spec() == InLayers(Axis(), [0], Local(1)).spec()
+    assert InLayers(Axis(), cast(int, np.int64(1))).spec() == InLayers(Axis(), 1).spec()
+    sparsify(make_encoder(), pattern)
+
+
+def test_a_pattern_that_cannot_be_kept_leaves_the_model_alone(
+    make_encoder: EncoderFactory,
+) -> None:
+    model, pattern = make_encoder(), Local(1)
+    pattern.size = cast(int, object())
+    with pytest.raises(AssertionError, match="not plain"):
+        sparsify(model, pattern)
+    assert not sparse_layers(model)
+    sparsify(model, Local(1))
+
+
+def test_attention_probabilities_asked_for_by_the_config(
+    make_encoder: EncoderFactory, batch: Batch
+) -> None:
+    dense = make_encoder(attn_implementation="eager")
+    dense.config.output_attentions = True
+    with pytest.raises(ValueError, match="keeps no attention probabilities"):
+        sparsify(dense, Local(1), executor="sdpa")(**batch)
+
+
+def test_data_parallel_training_is_refused(make_encoder: EncoderFactory, batch: Batch) -> None:
+    model = sparsify(make_encoder(), Axis()).train()
+    for layer in sparse_layers(model):
+        object.__setattr__(layer, "_is_replica", True)  # as torch.nn.DataParallel marks its copies
+    with pytest.raises(ValueError, match="train with DistributedDataParallel"):
+        model(**batch)
+    model.eval()(**batch)

@@ -139,6 +139,8 @@ def _of_edges(
     distance_BNX = (places_N[:, None] - key_BNX).abs()
     if mask.window is not None:
         is_cell_BNX = is_cell_BNX & _within(distance_BNX, mask.window)
+    keep_BNX = mask.keep_BN.gather(1, key_BNX.flatten(1)).unflatten(1, (num_tokens, num_slots))
+    is_cell_BNX = is_cell_BNX & keep_BNX  # padding may lie between tokens
 
     def each_head(index_BNX: Tensor) -> Tensor:
         return index_BNX.flatten(1).unsqueeze(1).expand(-1, num_heads, -1)

@@ -68,7 +68,7 @@ class _Call:
     options: dict[str, Any]
 
     def sparse(self) -> Any:
-        self.layer.hidden_BND = self.hidden_BND
+        self.layer.hand_over(self.hidden_BND)
         return self.layer(*self.arguments, **self.options)
 
     def dense(self) -> Tensor:
@@ -114,7 +114,7 @@ def _calls(model: PreTrainedModel, batch: Batch) -> list[_Call]:
     calls: list[_Call] = []
 
     def keep(layer: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        calls.append(_Call(layer, layer.hidden_BND, arguments, options))
+        calls.append(_Call(layer, layer.handed.hidden_BND, arguments, options))
 
     handles = [
         layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in sparse_layers(model)

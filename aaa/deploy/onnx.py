@@ -13,6 +13,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,8 +83,9 @@ def export_onnx(folder: Path, target: Path, longest: int) -> list[Check]:
     _check_longest(model, longest)
     _prepare_patterns(model, longest)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{target.name}")
-    try:
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent) as folder_of_parts:
+        # By its own name: beyond 1.5 GB a graph names the file beside it that has its weights.
+        partial = Path(folder_of_parts) / target.name
         write_onnx(model, longest, partial)
         reference = load_sparse(folder, executor="dense")
         checks = list(_compare(reference, longest, partial))
@@ -94,11 +96,8 @@ def export_onnx(folder: Path, target: Path, longest: int) -> list[Check]:
                 f"largest output on {worst.batch} texts of {worst.tokens} tokens, which is more "
                 f"than {TOLERANCE:.0e}: it was not kept"
             )
-        for part in partial.parent.glob(f"{partial.name}*"):  # weights beyond 2 GB lie apart
-            part.replace(part.with_name(part.name.removeprefix(".partial-")))
-    finally:
-        for part in partial.parent.glob(f"{partial.name}*"):
-            part.unlink()
+        for part in sorted(partial.parent.iterdir(), reverse=True):  # the weights first
+            part.replace(target.with_name(part.name))
     return checks
 
 

@@ -15,6 +15,14 @@ from aaa.patterns.gumbel import gumbel_sigmoid, lower_level
 from aaa.patterns.local import Local
 
 
+class ImportanceLayer(nn.Linear):
+    """In float32 also under autocast: bf16 logits would tie the gates of alike tokens."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return F.linear(input.float(), self.weight.float(), self.bias.float())
+
+
 class Axis(Pattern):
     """Opens the whole row and the whole column of each token that it finds important.
 
@@ -92,17 +100,13 @@ class Axis(Pattern):
         return ", ".join(f"{k}={options[k]}" for k in usual if options[k] != usual[k])
 
     def _importance_layer(self, site: LayerSite) -> nn.Linear:
-        layer = nn.Linear(site.hidden_size, site.num_heads if self.per_head else 1)
+        layer = ImportanceLayer(site.hidden_size, site.num_heads if self.per_head else 1)
         nn.init.zeros_(layer.weight)
         nn.init.constant_(layer.bias, self.initial_logit)
         return layer
 
     def _gates(self, importance: nn.Linear, inputs: LayerInput) -> Tensor:
-        # In float32 also under autocast: bf16 logits would tie the gates of alike tokens.
         assert inputs.hidden_BND is not None
-        with torch.autocast(inputs.hidden_BND.device.type, enabled=False):
-            logits_BNH = F.linear(
-                inputs.hidden_BND.float(), importance.weight.float(), importance.bias.float()
-            )
+        logits_BNH = importance(inputs.hidden_BND)
         gates_BNH = gumbel_sigmoid(logits_BNH, self.training, self.temperature, self.noise_scale)
         return (gates_BNH * inputs.keep_BN.unsqueeze(-1)).transpose(1, 2)

@@ -15,6 +15,8 @@ from aaa.patterns.base import LayerInput, LayerSite, Pattern
 from aaa.patterns.gumbel import LARGEST_LOGIT, SINGLE_LOGIT_GAIN, gumbel_sigmoid
 from aaa.patterns.local import Local
 
+SMALLEST_SHARE = 1e-6  # of P(degree >= k) that stays with k itself when the level is lowered
+
 
 class Degree(Pattern):
     """Each head attends to its neighbours up to a degree, and learns the distribution of it.
@@ -87,7 +89,8 @@ class Degree(Pattern):
         """Lowers the logit of every offset alike, by what leaves one of a head within bounds.
 
         It is the distribution with ``P(degree >= k) = sigmoid(l_k - by)``, and from
-        ``sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))`` follows that of k.
+        ``sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))`` follows that of k,
+        the last factor no less than ``SMALLEST_SHARE``.
         """
         offset_logits_HK = self._offset_logits()
         highest_H1, lowest_H1 = offset_logits_HK[:, :1], offset_logits_HK[:, -1:]
@@ -97,7 +100,8 @@ class Degree(Pattern):
         shifted_HK = offset_logits_HK - by_H1
         left_HK, right_HK = shifted_HK[:, :-1], shifted_HK[:, 1:]
         between_HK = F.logsigmoid(left_HK) + F.logsigmoid(-right_HK)
-        between_HK += torch.log(-torch.expm1(right_HK - left_HK))
+        # Neighbours so alike that float32 cannot tell them apart would leave a logit of -inf.
+        between_HK += torch.log((-torch.expm1(right_HK - left_HK)).clamp_min(SMALLEST_SHARE))
         logits_HK = torch.cat(
             [F.logsigmoid(-shifted_HK[:, :1]), between_HK, F.logsigmoid(shifted_HK[:, -1:])], -1
         )

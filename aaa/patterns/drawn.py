@@ -24,14 +24,14 @@ def _kept(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(draw)
     def keeping(*numbers: int) -> Tensor:
         key = (draw, numbers)
-        if key not in _drawings:
-            _drawings[key] = draw(*numbers)
-            while sum(drawn.nbytes for drawn in _drawings.values()) > KEPT_BYTES:
-                _, dropped = _drawings.popitem(last=False)
-                if not _drawings:  # larger than all the room
-                    return dropped
-        _drawings.move_to_end(key)
-        return _drawings[key]
+        drawn = _drawings.pop(key, None)  # which another thread may be doing too
+        if drawn is None:
+            drawn = draw(*numbers)
+        if type(drawn) is Tensor and drawn.nbytes <= KEPT_BYTES:  # not what a tracer stands in for
+            _drawings[key] = drawn
+            while sum(kept.nbytes for kept in list(_drawings.values())) > KEPT_BYTES:
+                _drawings.popitem(last=False)
+        return drawn
 
     return keeping
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 from aaa.patterns.base import LayerSite, Pattern, check_patterns
 from aaa.patterns.full import Full
@@ -35,7 +36,7 @@ class InLayers(Pattern):
         elsewhere: Pattern | None = None,
     ) -> None:
         super().__init__()
-        self.inside, self.layers = inside, layers
+        self.inside, self.layers = inside, _plain(layers)
         self.elsewhere = Full() if elsewhere is None else elsewhere
         check_patterns("InLayers", inside, self.elsewhere)
         self.ranges = _ranges(layers)
@@ -87,6 +88,15 @@ class InLayers(Pattern):
 
     def __str__(self) -> str:
         return f"({self.inside}) in layers {self._written}, {self.elsewhere} elsewhere"
+
+
+def _plain(layers: str | int | Sequence[int]) -> str | int | list[Any]:
+    """Without the numbers of other libraries, which no file could keep."""
+    if isinstance(layers, SupportsIndex):
+        return operator.index(layers)
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        return layers
+    return [operator.index(one) if isinstance(one, SupportsIndex) else one for one in layers]
 
 
 def _ranges(layers: str | int | Sequence[int]) -> list[tuple[int, int | None]]:

@@ -60,6 +60,19 @@ def test_output_is_that_of_dense(
     torch.testing.assert_close(output, expected * some, rtol=1e-5, atol=1e-6)
 
 
+def test_padding_between_tokens_is_not_attended_to() -> None:
+    keep_BN = torch.ones(2, 12, dtype=torch.bool)
+    keep_BN[:, 4:6] = False
+    generator = torch.Generator().manual_seed(0)
+    every_cell_E2 = torch.cartesian_prod(torch.arange(12), torch.arange(12)).unsqueeze(0)
+    mask = SparseMask(keep_BN, diagonals_BHK=torch.ones(1, 1, 2), edges_BE2=every_cell_E2)
+    query, key, value = torch.randn(3, 2, HEADS, 12, 8, generator=generator)
+    expected, _ = dense_attention(query, key, value, mask, scaling=0.4)
+    output, _ = exportable_attention(query, key, value, mask, scaling=0.4)
+    real = keep_BN[:, None, :, None]
+    torch.testing.assert_close(output * real, expected * real, rtol=1e-5, atol=1e-6)
+
+
 def test_its_graph_serves_all_lengths() -> None:
     class Attention(torch.nn.Module):
         def forward(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor) -> Tensor:

@@ -72,6 +72,23 @@ def test_outputs_at_any_length(make_encoder: EncoderFactory, tmp_path: Path) -> 
     assert len(opened) > 3  # the number of rows really differed
 
 
+@pytest.mark.slow
+def test_weights_that_lie_apart_are_found(
+    make_encoder: EncoderFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they do beyond 1.5 GB, which is set to nothing here."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    exporter = pytest.importorskip("torch.onnx._internal.exporter._onnx_program")
+    if not hasattr(exporter, "_LARGE_MODEL_THRESHOLD"):
+        pytest.skip("this release of torch has another name for it")
+    monkeypatch.setattr(exporter, "_LARGE_MODEL_THRESHOLD", 100)
+    sparsify(make_encoder(num_hidden_layers=1), Local(1)).save_pretrained(tmp_path / "model")
+    export_onnx(tmp_path / "model", tmp_path / "onnx/served.onnx", longest=40)
+    files = sorted(path.name for path in (tmp_path / "onnx").iterdir())
+    assert files == ["served.onnx", "served.onnx.data"]
+    assert onnxruntime.InferenceSession(tmp_path / "onnx/served.onnx").get_inputs()
+
+
 def test_a_model_that_differs_is_not_kept(
     make_encoder: EncoderFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

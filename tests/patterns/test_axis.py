@@ -232,3 +232,13 @@ def test_a_template_has_no_parameters() -> None:
         "column.weight",
         "column.bias",
     }
+
+
+def test_importance_layers_are_called_as_modules() -> None:
+    """Else hooks of offloading, sharding and adapters would be passed over."""
+    keep_BN = keep_of([4, 3])
+    axis, seen = bound(4), []
+    axis.row.register_forward_hook(lambda layer, arguments, output: seen.append(output))
+    inputs = LayerInput(keep_BN, hidden(keep_BN))
+    axis(inputs)
+    assert len(seen) == 1

@@ -172,3 +172,16 @@ def test_lowering_keeps_a_head_where_it_can_come_back_from(by: float) -> None:
     torch.testing.assert_close(degree.probabilities().logit(), logits_HK, atol=1e-2, rtol=1e-3)
     degree.eval()
     assert (degree.probabilities() > 0.5).all() == (by < 0)
+
+
+def test_lowering_leaves_alike_neighbours_finite() -> None:
+    """A degree that has got so unlikely that P(degree >= k) is the same for k and the next."""
+    degree = randomised(8, spread=1.0)
+    with torch.no_grad():
+        degree.degree_weights_HK[:, 4] = -40 / SINGLE_LOGIT_GAIN
+    before = degree.probabilities()
+    for _ in range(5):
+        degree.lower(0.1)
+    assert degree.degree_weights_HK.isfinite().all()
+    expected = torch.sigmoid(torch.logit(before) - 0.5)
+    torch.testing.assert_close(degree.probabilities(), expected, rtol=1e-3, atol=1e-5)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from aaa.patterns import Global, LayerInput, Local, Random
 from aaa.patterns import drawn as drawings
@@ -145,3 +146,12 @@ def test_drawings_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> No
         assert sum(kept.nbytes for kept in drawings._drawings.values()) <= 2**20
     assert torch.equal(edges(Random(density=0.2), 200), first)
     assert len(edges(Random(density=0.5), 600)) == 600 * 299  # larger than the bound
+
+
+def test_what_a_tracer_drew_is_not_kept() -> None:
+    numbers = 77, 20, 0, 0
+    with FakeTensorMode():
+        assert type(drawings.uniform_pairs(*numbers)) is not Tensor
+    drawn = drawings.uniform_pairs(*numbers)
+    assert type(drawn) is Tensor
+    assert drawn.shape == (40, 2)
