@@ -186,11 +186,12 @@ def _conclude(outcomes: list[Outcome]) -> int:
     console = Console(stderr=True, highlight=False, quiet=process_rank() > 0)
     for outcome in outcomes:
         if outcome.result is not None:
-            console.print(one_line(outcome.result), soft_wrap=True)
+            console.print(one_line(outcome.result), soft_wrap=True, markup=False)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
-        console.print(f"see {outcome.directory / 'run.log'}", soft_wrap=True)
+        console.print(f"see {outcome.directory / 'run.log'}", soft_wrap=True, markup=False)
     if outcomes and not failed:
         folders = {str(outcome.directory.parent) for outcome in outcomes}
-        console.print(f"next: aaa table {shlex.join(sorted(folders))}", soft_wrap=True)
+        command = f"aaa table {shlex.join(sorted(folders))}"
+        console.print(f"next: {command}", soft_wrap=True, markup=False)
     return 1 if failed else 0

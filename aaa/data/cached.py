@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features
+from pyarrow import ArrowInvalid
 
 from aaa.data.source import quiet_datasets
+
+log = logging.getLogger(__name__)
 
 # Up to this many rows the work takes about a second, too short for a progress bar.
 QUIET_ROWS = 20_000
@@ -31,6 +35,7 @@ def cached_map(
     """
     if cache_dir is not None:
         cache_dir.mkdir(parents=True, exist_ok=True)
+        _drop_if_damaged(cache_dir / f"{key}.arrow")
     with quiet_datasets(when=len(dataset) <= QUIET_ROWS):
         # ``datasets`` writes to a temporary file and renames it, so two processes that find no
         # file do the work twice and leave one whole file.
@@ -47,3 +52,14 @@ def cached_map(
             new_fingerprint=key,
             desc=f"{doing} {dataset.split}",
         )
+
+
+def _drop_if_damaged(file: Path) -> None:
+    """A full disk or a power cut may have left a part of it; the work is then done again."""
+    if not file.exists():
+        return
+    try:
+        Dataset.from_file(str(file))
+    except (OSError, ArrowInvalid) as error:
+        log.warning("%s is damaged and made again: %s", file, error)
+        file.unlink()

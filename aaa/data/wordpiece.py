@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from aaa.places import first_line, local_folder
 log = logging.getLogger(__name__)
 
 CONTINUING = "##"
+LAST = "tokenizer_config.json"  # of its files to be put in place
 FORMAT = 1  # to be raised when the code below comes to make other tokenizers of the same texts
 
 
@@ -92,9 +94,9 @@ class TokenizerSource:
         )
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if not (folder / "tokenizer_config.json").exists():  # the last one that is written
+            if not (folder / LAST).exists():
                 log.info("training a tokenizer of %d tokens on %s", self.vocab_size, corpus.name)
-                self._train(corpus, streaming).save_pretrained(folder)
+                _put(self._train(corpus, streaming), folder)
         return _load(str(folder))
 
     def _train(self, corpus: Corpus, streaming: bool) -> PreTrainedTokenizerFast:
@@ -106,6 +108,14 @@ class TokenizerSource:
             chosen = documents.select(np.linspace(0, len(documents) - 1, wanted).astype(int))
         texts = [batch[TEXT] for batch in chosen.iter(1000)]
         return train_wordpiece(texts, self.vocab_size, self.lowercase, self.alphabet)
+
+
+def _put(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Saves it so that a kill leaves no half of it that would be taken for the whole."""
+    with tempfile.TemporaryDirectory(dir=folder) as partial:
+        tokenizer.save_pretrained(partial)
+        for file in sorted(Path(partial).iterdir(), key=lambda file: file.name == LAST):
+            file.replace(folder / file.name)
 
 
 def train_wordpiece(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from aaa.experiments.result import MODEL
+from aaa.experiments.result import MODEL, with_model
 from aaa.names import known_name
 
 
@@ -48,7 +48,7 @@ def run_directory(run: str) -> Path:
     """
     for place in (Path(run).expanduser(), Path("outputs/runs") / run):
         if place.is_dir():
-            return place
+            return with_model(place)
     raise ValueError(
         f"there is no run {run!r}: give its directory, or its id, which is the name of one under "
         "outputs/runs"

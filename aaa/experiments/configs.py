@@ -81,6 +81,16 @@ def check_unread(config: DictConfig, command: str, keys: Iterable[str], why: str
             raise ValueError(f"{key}={value} would do nothing: {why}")
 
 
+def check_length(config: DictConfig) -> None:
+    """Raises a ValueError for epochs that are asked for beside a number of steps, which counts."""
+    epochs, steps = config.training.max_epochs, config.training.max_steps
+    if is_given("training.max_epochs") and epochs is not None and steps is not None:
+        raise ValueError(
+            f"training.max_epochs={epochs} would do nothing beside training.max_steps={steps}: "
+            "add training.max_steps=null"
+        )
+
+
 def is_given(key: str) -> bool:
     """Whether a key stands on the command line; a scale or model may have its own value for it.
 

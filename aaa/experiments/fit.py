@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from aaa.experiments.job import Job
 from aaa.experiments.result import CHECKPOINT, MODEL, PROGRESS
 from aaa.experiments.resume import find_resume_point, put_aside_later
 from aaa.saved import quiet_transformers
-from aaa.training.callbacks import Heartbeat, StopOnSignal
+from aaa.training.callbacks import Heartbeat, StopOnSignal, Stopwatch
 from aaa.training.checkpoints import ResumePoint, SafeCheckpointIO
 from aaa.training.guard import Diverged
 from aaa.training.loggers import Conclusion, close_loggers, conclude
@@ -89,7 +88,7 @@ def fit(
         Interrupted: if a signal stopped it; ``last.ckpt`` is then where it stood.
         Diverged: if it came apart.
     """
-    started = time.time()
+    stopwatch = Stopwatch()
     quiet_libraries()
     reset_peak_memory()
     place = job.config.run
@@ -100,7 +99,7 @@ def fit(
         place.get("checkpoint_minutes"),
     )
     stop = StopOnSignal(resume_point)
-    trainer = _trainer(job, module.total_steps, [*callbacks, resume_point, stop])
+    trainer = _trainer(job, module.total_steps, [*callbacks, stopwatch, resume_point, stop])
     resume_from = find_resume_point(job.directory, job.run_id)
     if resume_from is not None:
         log.info("resuming from %s", resume_from)
@@ -117,7 +116,7 @@ def fit(
             "status": "finished",
             "steps": trainer.global_step,
             "kept_step": trainer.global_step,
-            "wall_seconds": time.time() - started,
+            "wall_seconds": stopwatch.seconds,
             "peak_memory_bytes": peak_memory_bytes(device),
             "hardware": hardware(device) | {"processes": job.settings.world_size},
         }

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from aaa.control import SparsityControl
+from aaa.experiments.result import with_model
 from aaa.experiments.resume import OWNER
 from aaa.fingerprint import hash_json
 from aaa.models import Start
@@ -138,19 +139,30 @@ def _check_executor(config: DictConfig, pattern: Pattern) -> None:
 
 
 def find_runs(config: DictConfig) -> None:
-    """Puts the directory of a run in place of its id wherever a config names one."""
+    """Puts the directory of a run in place of its id wherever a config names one.
+
+    Raises:
+        ValueError: for an id of digits and an e, which YAML takes for a number of another form.
+    """
+    config.run.output_dir = str(config.run.output_dir)
     for group, key in (("pattern", "source"), ("model", "path"), ("run", "resume_from")):
         node = config[group]
         if key in node and not OmegaConf.is_missing(node, key) and node[key] is not None:
+            if isinstance(node[key], float):
+                raise ValueError(
+                    f"{group}.{key} is read as the number {node[key]}: quote it twice, "
+                    f"\"{group}.{key}='...'\""
+                )
             node[key] = _found(config, node[key])
     kind, *matched = str(config.sparsity.target).split(":", 2)
     if kind == "match" and len(matched) == 2:
         config.sparsity.target = f"match:{matched[0]}:{_found(config, matched[1])}"
 
 
-def _found(config: DictConfig, named: str) -> str:
-    for folder in () if Path(named).exists() else FOLDERS:
-        directory = Path(config.run.output_dir) / folder / named
+def _found(config: DictConfig, named: str | int) -> str:
+    named = str(named)  # an id may look like a number
+    places = [Path(config.run.output_dir) / folder / named for folder in FOLDERS]
+    for directory in [Path(named)] if Path(named).exists() else places:
         if directory.is_dir():
-            return str(directory)
+            return str(with_model(directory))
     return named

@@ -25,3 +25,5 @@ def is_being_run(directory: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:  # a folder that is only read, in which nobody can work
+        return False

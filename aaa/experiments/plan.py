@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from aaa.control import SparsityControl
 from aaa.data.parses import Parses, open_parses
 from aaa.data.task import Task
-from aaa.experiments.configs import build, check_keys, check_unread
+from aaa.experiments.configs import build, check_keys, check_length, check_unread
 from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.models import Encoder
 from aaa.names import known_name
@@ -54,6 +54,7 @@ def make_plan(config: DictConfig) -> Plan:
     find_runs(config)
     pattern = build_pattern(config.pattern)
     settings = build(config.training, "training", TrainingSettings)
+    check_length(config)
     control = build(config.sparsity, "sparsity", SparsityControl)
     task = build(config.task, "task", Task)
     check_source(config, "finetune", "task", "choose task=cola or another that reads it")

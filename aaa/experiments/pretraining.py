@@ -11,14 +11,14 @@ from aaa.control import SparsityControl
 from aaa.data.corpus import Corpus
 from aaa.data.streamed import HELD_OUT_DOCUMENTS
 from aaa.data.wordpiece import TokenizerSource
-from aaa.experiments.configs import build, check_keys, check_unread, is_given
+from aaa.experiments.configs import build, check_keys, check_length, check_unread, is_given
 from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.experiments.plan import build_pattern, check_source, method, without_places
 from aaa.experiments.resume import KIN
 from aaa.models import Encoder, Pretrainable
 from aaa.models.pretrained import PretrainedEncoder
 from aaa.models.scratch import NewBert
-from aaa.numbers import is_number
+from aaa.numbers import check_bool, is_number
 from aaa.patterns import Pattern
 from aaa.training.settings import PretrainingSettings
 
@@ -72,6 +72,7 @@ def make_pretraining_plan(config: DictConfig) -> PretrainingPlan:
             "do not have: pre-train under another pattern"
         )
     settings = build(config.training, "training", PretrainingSettings)
+    check_length(config)
     control = build(config.sparsity, "sparsity", SparsityControl)
     corpus = build(config.corpus, "corpus", Corpus)
     check_source(config, "pretrain", "corpus", "choose corpus=wikipedia or scale=small")
@@ -139,6 +140,8 @@ def _check_data(config: DictConfig) -> None:
     share = data.held_out
     if not isinstance(share, (int, float)) or not 0 < share <= 0.5:
         raise ValueError(f"data.held_out must be a share above 0, at most 0.5, not {share!r}")
+    check_bool("data.streaming", data.streaming)
+    check_bool("run.compile", config.run.compile)
     if data.streaming and config.training.max_steps is None:
         raise ValueError(
             "data.streaming=true needs training.max_steps: how long an epoch is is not known"

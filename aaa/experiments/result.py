@@ -13,6 +13,7 @@ RESULT = "result.json"
 PROGRESS = "progress.json"  # beside it while it trains: step, steps and time
 CHECKPOINT = "last.ckpt"  # and the place to go on from
 MODEL = "model"  # beside it: the folder that load_sparse reads
+BEST_RUN = "best_run"  # in a search's result: which of its attempts has its model and metrics
 
 
 Status = Literal["finished", "skipped", "busy", "interrupted", "failed"]
@@ -61,13 +62,22 @@ def read_result(directory: Path) -> dict[str, Any] | None:
         result = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no text at all
         raise ValueError(
             f"{path} is no JSON ({error}); delete it to have the run done again"
         ) from error
     if not isinstance(result, dict) or "status" not in result:
         raise ValueError(f"{path} is no run's result: it has no 'status'")
     return result
+
+
+def with_model(directory: Path) -> Path:
+    """Where a run's model and metrics are: its directory, or that of a search's best attempt."""
+    try:
+        best = (read_result(directory) or {}).get(BEST_RUN)
+    except (OSError, ValueError):  # a folder of another kind
+        return directory
+    return directory if best is None else directory.with_name(str(best))
 
 
 def is_finished(result: dict[str, Any] | None) -> bool:

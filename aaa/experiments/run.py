@@ -78,13 +78,24 @@ def run(config: DictConfig) -> Outcome:
         check_login(config.logger)
     prepared = kind.prepare(plan)
     if plan.control is not None and plan.control.control == "search":
-        return search(plan, run)
+        return _search(plan)
     if find_resume_point(plan.directory, plan.run_id) is None:
         _go_on_from_another(plan)
     plan.directory.mkdir(parents=True, exist_ok=True)
     try:
         with _lock(plan), _log_file(plan):
             return _attempt(plan, partial(kind.train(), plan, prepared))
+    except Timeout:
+        log.warning("%s is being run by another process: %s", plan.title, plan.directory)
+        return Outcome(plan.directory, "busy")
+
+
+def _search(plan: Job) -> Outcome:
+    """Its directory is taken for as long as its attempts are made: others wait for them."""
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with nullcontext() if process_rank() > 0 else run_lock(plan.directory):
+            return search(plan, run)
     except Timeout:
         log.warning("%s is being run by another process: %s", plan.title, plan.directory)
         return Outcome(plan.directory, "busy")

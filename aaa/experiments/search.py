@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from aaa.control import AlphaSchedule
 from aaa.experiments.job import Job
-from aaa.experiments.result import Outcome, is_finished, write_result
+from aaa.experiments.result import BEST_RUN, Outcome, is_finished, write_result
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +30,15 @@ def search(plan: Job, run: Callable[[DictConfig], Outcome]) -> Outcome:
     development set among those that met the target (the highest rho if none did: ``target_met``
     is then false), with the list of all ``attempts``.
     """
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(plan.config, plan.directory / "config.yaml", resolve=True)
     tried: list[dict[str, Any]] = []
     for schedule in get_args(AlphaSchedule):
         for attempt in _attempts(plan, schedule):
             outcome = run(attempt)
             if outcome.result is None or not is_finished(outcome.result):
+                if outcome.status == "failed" and outcome.result is not None:
+                    write_result(plan.directory, _as_own(plan, outcome.result))
                 return outcome
             tried.append(outcome.result)
             if _is_met(outcome.result):
@@ -45,18 +49,22 @@ def search(plan: Job, run: Callable[[DictConfig], Outcome]) -> Outcome:
     else:
         best = max(tried, key=lambda result: result["sparsity"])
         log.warning("%s: no attempt met the target; see the attempts' results", plan.title)
-    plan.directory.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(plan.config, plan.directory / "config.yaml", resolve=True)
-    result = best | {
-        "run_id": plan.run_id,
-        "cell_id": plan.cell_id,
-        "config": OmegaConf.to_container(plan.config, resolve=True),
-        "best_run": best["run_id"],
+    result = _as_own(plan, best) | {
+        BEST_RUN: best["run_id"],
         "target_met": bool(met),
         "attempts": [_summary(result) for result in tried],
     }
     write_result(plan.directory, result)
     return Outcome(plan.directory, "finished", result)
+
+
+def _as_own(plan: Job, result: dict[str, Any]) -> dict[str, Any]:
+    """An attempt's result under the name of the search."""
+    return result | {
+        "run_id": plan.run_id,
+        "cell_id": plan.cell_id,
+        "config": OmegaConf.to_container(plan.config, resolve=True),
+    }
 
 
 def _attempts(plan: Job, schedule: str) -> Iterator[DictConfig]:

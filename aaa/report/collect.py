@@ -11,7 +11,7 @@ from aaa.experiments.lock import is_being_run
 from aaa.experiments.result import CHECKPOINT, is_finished
 from aaa.experiments.tables.cells import Row as SpecRow
 from aaa.experiments.tables.cells import Table
-from aaa.experiments.tables.index import Record, index_path, read_records
+from aaa.experiments.tables.index import Record, cells_known, index_path, read_records
 from aaa.report.measured import (
     FAILED,
     FINISHED,
@@ -45,7 +45,7 @@ def collect(table: Table, output_dir: Path) -> Measured:
     records = read_records(index_path(output_dir, table.name, table.scale))
     results: list[Result] = []
     runs: dict[tuple[str, str], list[Run]] = {}
-    for cell in table.cells():
+    for cell in cells_known(table, records):
         record = records.get(cell.key)
         if record is None or not record.is_of(cell):
             record = Record(*cell.key, cell.overrides)

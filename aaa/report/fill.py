@@ -20,11 +20,13 @@ def fill(table: Measured, kept: Measured) -> Measured:
         raise ValueError(
             f"{kept.name} at scale {kept.scale} cannot fill {table.name} at scale {table.scale}"
         )
+    cells = {place: _filled(table.cell(*place), kept.cell(*place)) for place in _places(table)}
+    if all(cells[place] == table.cell(*place) for place in cells):  # nothing stands in
+        return table
     facts = {
         name: tuple(dict.fromkeys([*table.facts.get(name, ()), *kept.facts.get(name, ())]))
         for name in [*table.facts, *kept.facts]
     }
-    cells = {place: _filled(table.cell(*place), kept.cell(*place)) for place in _places(table)}
     return replace(table, cells=cells, facts=facts)
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from aaa.experiments.sweep.options import as_written
 from aaa.experiments.tables.index import given_to_all, index_path, read_records
 from aaa.experiments.tables.spec import find_table, load_table, scales_of
 from aaa.report.axes import axes_markdown, has_axes, show_axes
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
     places = [_place(options, table, is_of_here) for table in tables]
     _make_ready(options, places)
     for note in notes:
-        console.print(note, soft_wrap=True, highlight=False)
+        _say(note, console)
     for table, place in zip(tables, places, strict=True):
         wording = Wording(table)
         show(wording, console)
@@ -207,14 +208,14 @@ def _statistics(runs: Sequence[Found], folder: Path | None, console: Console) ->
     if folder is not None:
         path = folder / "statistics.md"
         path.write_text("\n".join(axes_markdown(result) for result in learned))
-        console.print(f"written: {path}", soft_wrap=True)
+        _say(f"written: {path}", console)
     return 0
 
 
 def _write(wording: Wording, folder: Path, console: Console) -> None:
     first, *others = write_files(wording, folder)
     kinds = ", ".join(sorted({path.suffix.lstrip(".") for path in others}))
-    console.print(f"written: {first} ({kinds} beside it)", soft_wrap=True, highlight=False)
+    _say(f"written: {first} ({kinds} beside it)", console)
 
 
 def _log_to_wandb(
@@ -223,7 +224,7 @@ def _log_to_wandb(
     from aaa.report.wandb_table import log_table
 
     place = log_table(table, mode, output_dir)
-    console.print(f"logged to W&B: {place}", soft_wrap=True, highlight=False)
+    _say(f"logged to W&B: {place}", console)
 
 
 def _say_next(name: str, table: Measured, output_dir: Path, console: Console) -> None:
@@ -234,9 +235,14 @@ def _say_next(name: str, table: Measured, output_dir: Path, console: Console) ->
     words = ["aaa", "finetune", "-m", f"+table={name}", f"scale={table.scale}"]
     words += [o for o in given_to_all(spec, records) if not o.startswith(OUTPUT_DIR)]
     if output_dir != Path("outputs"):
-        words.append(f"{OUTPUT_DIR}{output_dir}")
+        words.append(f"{OUTPUT_DIR}{as_written(str(output_dir))}")
     command = shlex.join(words)
     if statuses & {MISSING, INTERRUPTED}:
-        console.print(f"next: {command}", soft_wrap=True, highlight=False)
+        _say(f"next: {command}", console)
     if FAILED in statuses:
-        console.print(f"next: {command} retry_failed=true", soft_wrap=True, highlight=False)
+        _say(f"next: {command} retry_failed=true", console)
+
+
+def _say(line: str, console: Console) -> None:
+    """As it is: names and paths may look like markup."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -144,7 +145,10 @@ class KeepBest(Callback):
         self.score, self.step = score, trainer.global_step
         if trainer.is_global_zero:
             partial = self.path.with_suffix(".partial")
-            torch.save(pl_module.model.state_dict(), partial)
+            with partial.open("wb") as file:
+                torch.save(pl_module.model.state_dict(), file)
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(self.path)
 
     def put_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -162,6 +166,26 @@ class KeepBest(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with what was the best at the checkpoint: a later best will come again."""
         self.score, self.step = state_dict["score"], state_dict["step"]
+
+
+class Stopwatch(Callback):
+    """How long a run has taken, with what it took up to the checkpoint that it goes on from."""
+
+    def __init__(self) -> None:
+        self._started, self._before = time.time(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """On the clock."""
+        return self._before + time.time() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self._before = state_dict["seconds"]
 
 
 class Speed(Callback):

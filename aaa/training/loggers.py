@@ -69,13 +69,13 @@ class CsvLogger(Logger):
     def _drop_lines_from(self, step: int) -> None:
         if not self.path.exists():
             return
-        with self.path.open(newline="") as file:
-            header, *rows = list(csv.reader(file))
+        with self.path.open(newline="", errors="replace") as file:
+            rows = list(csv.reader(file))[1:]
         # A line cut short by a kill has too few fields or an unreadable step.
         kept = [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) < step]
         partial = self.path.with_suffix(".partial")
         with partial.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *kept])
+            csv.writer(file).writerows([HEADER, *kept])
         partial.replace(self.path)
 
 

@@ -101,6 +101,18 @@ def test_the_second_time_is_read_from_the_cache(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, share: float) -> None:
+    first = encode(make_data(), make_tokenizer(), ("one",), 8, "data", tmp_path)
+    expected = first.to_dict()
+    del first
+    [file] = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    again = encode(make_data(), make_tokenizer(), ("one",), 8, "data", tmp_path)
+    assert again.to_dict() == expected
+
+
 def test_a_copied_folder_hits_the_same_cache(tmp_path: Path) -> None:
     for name in ("here", "there"):
         make_data().to_parquet(str(tmp_path / f"{name}.parquet"))

@@ -25,6 +25,7 @@ from aaa.record import KEY
 from aaa.training.callbacks import Speed
 from tests.experiments.conftest import WILD, Compose
 from tests.experiments.figures import metrics_csv, numbers
+from tests.experiments.folders import glue_folder
 
 KEYS = {
     "status", "task", "pattern", "seed", "score", "metrics", "sparsity", "sparsity_per_layer",
@@ -341,23 +342,3 @@ class TestBeforeTraining:
         monkeypatch.setenv("WORLD_SIZE", "3")
         with pytest.raises(ValueError, match="3 processes were started"):
             run(compose())
-
-
-def glue_folder(tmp_path: Path, name: str, columns: list[str]) -> Path:
-    """A folder of GLUE's layout with forty rows of English that the demo does not know."""
-    import pyarrow
-    import pyarrow.parquet
-
-    folder = tmp_path / "glue"
-    (folder / name).mkdir(parents=True)
-    text = "Parliament ratified unprecedented legislation concerning fisheries"
-    table = pyarrow.table(
-        {column: [f"{text} {row}" for row in range(40)] for column in columns}
-        | {"label": [row % 2 for row in range(40)]}
-    )
-    lines = ["---", "configs:", f"- config_name: {name}", "  data_files:"]
-    for split in ("train", "validation"):
-        pyarrow.parquet.write_table(table, folder / name / f"{split}-00000-of-00001.parquet")
-        lines.append(f"  - {{split: {split}, path: {name}/{split}-*}}")
-    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
-    return folder

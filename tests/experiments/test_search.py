@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
+from aaa.experiments.arguments import model_folder, run_directory
+from aaa.experiments.job import find_runs
+from aaa.experiments.lock import is_being_run, run_lock
 from aaa.experiments.plan import Plan, make_plan
 from aaa.experiments.result import Outcome, Status, read_result
 from aaa.experiments.run import run
@@ -94,3 +97,39 @@ def test_through_the_front_door_and_again(compose: Compose, tmp_path: Path) -> N
         assert own is not None
         assert own["score"] == attempt["score"]
     assert run(config).status == "skipped"
+
+
+def test_a_failure_is_the_searchs_own_too(plan: Plan, compose: Compose) -> None:
+    attempts = Attempts(lambda schedule, alpha: (0.1, 50))
+
+    def fail(config: DictConfig) -> Outcome:
+        result = attempts(config).result
+        assert result is not None
+        return Outcome(Path("attempt"), "failed", result | {"status": "failed", "error": "no"})
+
+    assert search(plan, fail).status == "failed"
+    result = read_result(plan.directory)
+    assert result is not None
+    assert (result["status"], result["error"]) == ("failed", "no")
+    assert result["run_id"] == plan.run_id
+    assert result["config"]["sparsity"]["control"] == "search"
+
+
+def test_its_model_is_that_of_the_best_attempt(compose: Compose) -> None:
+    outcome = run(compose("pattern=aaa", "sparsity.control=search", "sparsity.target=0"))
+    assert outcome.result is not None
+    best = outcome.directory.with_name(outcome.result["best_run"])
+    assert run_directory(str(outcome.directory)) == best
+    assert (model_folder(best) / "config.json").exists()
+    further = compose("pattern=aaa", f"model.path={outcome.directory.name}")
+    find_runs(further)
+    assert Path(further.model.path) == best
+
+
+def test_another_process_waits_for_a_search(compose: Compose) -> None:
+    config = compose("pattern=aaa", "sparsity.control=search", "sparsity.target=0")
+    directory = make_plan(config).directory
+    directory.mkdir(parents=True)
+    with run_lock(directory):
+        assert is_being_run(directory)
+        assert run(config).status == "busy"

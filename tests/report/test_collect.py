@@ -47,6 +47,15 @@ def test_figures_are_those_of_the_runs(spec: Table, tmp_path: Path) -> None:
         assert run.figures["row_share"] == pytest.approx(100 * np.mean(result["row_share"]))
 
 
+def test_further_seeds_that_a_sweep_did_are_shown(spec: Table, tmp_path: Path) -> None:
+    write_sweep(tmp_path, replace(spec, seeds=(0, 1, 7)))
+    write_records(tmp_path, spec, [record(spec.cells(["full"], ["rte"], [9])[0])])
+    table = collect(spec, tmp_path)
+    assert [run.seed for run in table.cell(*PLACE).runs] == [0, 1, 7, 9]
+    assert len(table.cell(*PLACE).values("score")) == 3
+    assert [run.seed for run in table.cell("full", "cola").runs] == [0, 1, 7]
+
+
 def test_what_the_spec_says_is_in_the_table(spec: Table, tmp_path: Path) -> None:
     table = collect(spec, tmp_path)
     assert table.title == "Table 4: Fixed sparse patterns against Adaptive Axis Attention"

@@ -38,6 +38,12 @@ def test_kept_runs_stand_in_for_what_is_missing_and_for_nothing_else() -> None:
     assert here.cell(*PLACE).values("score") == [1.0]
 
 
+def test_nothing_is_said_of_a_kept_table_that_fills_nothing() -> None:
+    here = with_runs(table_4(), finished(0, 1.0), commit=("a",))
+    kept = with_runs(table_4(), finished(0, 9.0), commit=("b",), device=("cpu",))
+    assert fill(here, kept).facts == {"commit": ("a",)}
+
+
 def test_seeds_that_are_not_asked_for_here_come_along() -> None:
     here = with_runs(table_4(), finished(1, 1.0))
     filled = fill(here, with_runs(table_4(), finished(0, 2.0), finished(4, 3.0)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aaa.training.callbacks import ResumePoint, StopOnSignal
+from aaa.training.callbacks import ResumePoint, StopOnSignal, Stopwatch
 from aaa.training.loggers import CsvLogger
 from aaa.training.module import _noise_seed
 
@@ -40,6 +40,21 @@ def test_csv_of_a_resumed_run_has_no_step_twice(tmp_path: Path) -> None:
     assert [row[::2] for row in rows(first.path)[1:]] == [
         ["0", "0.0"], ["1", "1.0"], ["2", "2.0"], ["3", "30.0"],
     ]  # fmt: skip
+
+
+def test_csv_that_a_power_cut_left_empty(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").touch()
+    resumed = CsvLogger(tmp_path)
+    resumed.log_metrics({"a": 30.0}, step=3)
+    resumed.save()
+    assert rows(resumed.path) == [["step", "name", "value"], ["3", "a", "30.0"]]
+
+
+def test_time_goes_on_from_the_checkpoint() -> None:
+    stopwatch = Stopwatch()
+    stopwatch.load_state_dict({"seconds": 100.0})
+    assert 100 < stopwatch.seconds < 101
+    assert stopwatch.state_dict()["seconds"] == pytest.approx(stopwatch.seconds, abs=0.1)
 
 
 def test_noise_differs_by_seed_process_and_step() -> None:

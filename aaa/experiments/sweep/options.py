@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,6 +83,11 @@ def _translated(argument: str) -> str:
     elif name == "table":
         value = quoted(value)
     return f"hydra.sweeper.{name}={value}"
+
+
+def as_written(value: str) -> str:
+    """A value of an override, quoted where Hydra's grammar wants it."""
+    return value if re.fullmatch(r"[\w./-]+", value, re.ASCII) else quoted(value)
 
 
 def quoted(value: str) -> str:

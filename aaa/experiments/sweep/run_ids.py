@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ class RunIds:
             ValueError: if their config cannot be run.
         """
         deciding = [o for o in overrides if not o.lstrip("+").startswith(ELSEWHERE)]
-        key = hash_json(deciding)
+        key = hash_json([*deciding, str(Path.cwd()), *_places(deciding)])
         kept = self._kept.get(key)
         if kept is not None and all(_is_unchanged(*file) for file in kept["files"]):
             return Named(**kept["named"])
@@ -83,9 +84,10 @@ class RunIds:
         """Keeps what was found."""
         if not self._new:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_suffix(".lock")):
-            write_json(self.path, {"code": self._code, "runs": self._read() | self._new})
+        with contextlib.suppress(OSError):  # a folder that is only read: named anew each time
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path.with_suffix(".lock")):
+                write_json(self.path, {"code": self._code, "runs": self._read() | self._new})
         self._kept |= self._new
         self._new = {}
 
@@ -134,8 +136,15 @@ class RunIds:
         return {}
 
 
+def _places(overrides: Sequence[str]) -> list[str]:
+    """Where what overrides name really lies: a link may come to lead elsewhere."""
+    named = [override.partition("=")[2].strip("'\"") for override in overrides]
+    paths = [text for value in named for text in (value, value.partition(":")[2]) if text]
+    return [str(Path(text).resolve()) for text in paths if os.path.lexists(text)]
+
+
 def _is_copy(override: str) -> bool:
-    override = override.replace("'", "")
+    override = override.replace("'", "").replace("\\", "")  # as a user or Hydra quotes it
     return override.startswith(UNKEPT[0]) or (
         override.startswith(UNKEPT[1]) and ":" in override.removeprefix(UNKEPT[1])
     )

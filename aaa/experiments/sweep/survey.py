@@ -107,7 +107,7 @@ class Surveyor:
             return of_product(self.overrides)
         given = [one for one in self.overrides if one.get_key_element() != "scale"]
         check_given(given)
-        cells = self.table.cells(options.rows, options.columns, options.seeds)
+        cells = self.table.cells(_names(options.rows), _names(options.columns), options.seeds)
         lines = [str(override.input_line) for override in given]
         return of_table(self.table.name, cells, lines, options.pretrain_overrides)
 
@@ -142,3 +142,8 @@ class Surveyor:
             if result is None or (self.options.retry_failed and not is_finished(result)):
                 missing.setdefault(one.named.run_id, one)
         return missing
+
+
+def _names(given: Sequence[Any] | None) -> list[str] | None:
+    """Of rows or columns; Hydra makes a number of a name that looks like one."""
+    return None if given is None else [str(name) for name in given]

@@ -18,7 +18,7 @@ from aaa.experiments.login import check_login
 from aaa.experiments.sweep.cells import Known
 from aaa.experiments.sweep.conduct import Conductor, Job
 from aaa.experiments.sweep.display import SweepDisplay, own_console
-from aaa.experiments.sweep.options import Options
+from aaa.experiments.sweep.options import Options, as_written
 from aaa.experiments.sweep.pretrain import PRETRAIN, pretrain
 from aaa.experiments.sweep.session import Ended, Session
 from aaa.experiments.sweep.survey import Surveyor
@@ -68,7 +68,7 @@ class Sweep:
     def __init__(self, options: Options, arguments: Sequence[str], hydra: Hydra) -> None:
         self.options, self.hydra = options, hydra
         self.console = own_console()
-        output_dir = Path(hydra.config.run.output_dir)
+        output_dir = Path(str(hydra.config.run.output_dir))
         try:
             output_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -155,7 +155,10 @@ class Sweep:
         if self.table is None or one.wanted.cell is None:
             return ["run.progress=false"]
         names = {"row": one.wanted.cell.row, "group": f"{self.table.name}.{self.table.scale}"}
-        return ["run.progress=false", *(f"++names.{key}={name}" for key, name in names.items())]
+        return [
+            "run.progress=false",
+            *(f"++names.{key}={as_written(name)}" for key, name in names.items()),
+        ]
 
     def _conclude(self) -> int:
         """The last word, and the exit code."""

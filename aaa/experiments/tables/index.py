@@ -105,9 +105,17 @@ def read_records(path: Path) -> dict[tuple[str, str, int], Record]:
     return {record.key: record for record in records}
 
 
+def cells_known(table: Table, records: Mapping[tuple[str, str, int], Record]) -> list[Cell]:
+    """The table's cells, and those of further seeds that a sweep was asked for."""
+    further = sorted({seed for _, _, seed in records} - set(table.seeds))
+    others = [cell for cell in table.cells(seeds=further) if cell.key in records]
+    return [*table.cells(), *others]
+
+
 def given_to_all(table: Table, records: Mapping[tuple[str, str, int], Record]) -> tuple[str, ...]:
     """What all cells of an index were given on a sweep's command line, in its order."""
-    pairs = [(cell, records[cell.key]) for cell in table.cells() if cell.key in records]
+    cells = cells_known(table, records)
+    pairs = [(cell, records[cell.key]) for cell in cells if cell.key in records]
     given = [record.given(cell) for cell, record in pairs if record.is_of(cell)]
     return tuple(one for one in given[0] if all(one in each for each in given)) if given else ()
 

@@ -14,6 +14,7 @@ import pytest
 from aaa.experiments import login
 from aaa.experiments import run as run_module
 from aaa.experiments.tables.index import index_path, read_records
+from tests.experiments.folders import glue_folder
 from tests.experiments.sweep.conftest import TABLE, Said, endings, results
 
 Sweep = Callable[..., Said]
@@ -68,6 +69,43 @@ def test_a_dry_run_takes_no_result_out_of_the_index(
     assert changed.run_id not in (None, before["fixed", "cola", 0].run_id)
     sweep(*command, "training.max_steps=5", "rows=fixed")
     assert read_records(index)["fixed", "cola", 0] != before["fixed", "cola", 0]
+
+
+def test_a_link_that_leads_elsewhere_makes_other_runs(
+    sweep: Sweep, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names of runs are kept by their overrides, in which such a link is the same."""
+    folders = [
+        glue_folder(tmp_path / name, "cola", ["sentence"], text)
+        for name, text in (("one", "this is a text"), ("other", "here is another"))
+    ]
+    monkeypatch.chdir(tmp_path)
+    command = ["task=cola", "model=tiny", "pattern=local2", "training.max_steps=2", "seed=0"]
+    for folder in (*folders, folders[0]):
+        Path("current").unlink(missing_ok=True)
+        Path("current").symlink_to(folder)
+        code, said = sweep(*command, "training.batch_size=8", "data.path=current", "dry_run=true")
+        assert code == 0, said
+    kept = json.loads((outputs / "cache" / "run_ids.json").read_text())["runs"]
+    assert len({one["named"]["run_id"] for one in kept.values()}) == 2
+
+
+def test_any_name_of_a_row_will_do(table: MakeTable, sweep: Sweep, outputs: Path) -> None:
+    names = ("local (2), größer", "512")
+    rows = {name: {"overrides": ["pattern=local2"]} for name in names}
+    columns = {"64": {"overrides": ["task=demo_acceptability"]}}
+    path = table(rows=rows, columns=columns)
+    code, said = sweep(f"+table={path}", "columns=64")
+    assert code == 0, said
+    assert [result["config"]["names"]["row"] for result in results(outputs).values()] == [names[0]]
+    code, said = sweep(f"+table={path}", "columns=64", "rows=512")
+    assert (code, "1 runs: 1 finished" in said) == (0, True), said
+
+
+def test_epochs_beside_steps_are_refused(table: MakeTable, sweep: Sweep) -> None:
+    code, said = sweep(f"+table={table()}", "training.max_epochs=2")
+    assert code == 2
+    assert "training.max_epochs=2 would do nothing beside training.max_steps=3" in said
 
 
 def test_cells_that_share_a_run_do_it_once(table: MakeTable, sweep: Sweep, outputs: Path) -> None:
