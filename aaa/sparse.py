@@ -121,8 +121,9 @@ def sparsify(model: Model, pattern: Pattern, executor: str = "auto") -> Model:
             f"this {type(model).__name__} is sparse already: sparsify a fresh one instead"
         )
     record = make_record(pattern, executor)
-    if model.config._attn_implementation == IMPLEMENTATION:  # a new model of a sparse one's config
-        model.set_attn_implementation("eager")
+    config = getattr(model, "config", None)
+    if getattr(config, "_attn_implementation", None) == IMPLEMENTATION:
+        model.set_attn_implementation("eager")  # a new model of a sparse one's config
     found = find_self_attentions(model)
     check_text_input(model, pattern)
     parts = _bind(pattern, executor, found)
