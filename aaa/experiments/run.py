@@ -77,12 +77,13 @@ def run(config: DictConfig) -> Outcome:
     if process_rank() == 0:  # which alone logs
         check_login(config.logger)
     prepared = kind.prepare(plan)
-    if plan.control is not None and plan.control.control == "search":
-        return _search(plan)
-    if find_resume_point(plan.directory, plan.run_id) is None:
+    if not _is_search(plan) and find_resume_point(plan.directory, plan.run_id) is None:
         _go_on_from_another(plan)
     plan.directory.mkdir(parents=True, exist_ok=True)
     try:
+        if _is_search(plan):  # its attempts are runs of their own, which log by themselves
+            with _lock(plan):
+                return search(plan, run)
         with _lock(plan), _log_file(plan):
             return _attempt(plan, partial(kind.train(), plan, prepared))
     except Timeout:
@@ -90,15 +91,8 @@ def run(config: DictConfig) -> Outcome:
         return Outcome(plan.directory, "busy")
 
 
-def _search(plan: Job) -> Outcome:
-    """Its directory is taken for as long as its attempts are made: others wait for them."""
-    plan.directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with nullcontext() if process_rank() > 0 else run_lock(plan.directory):
-            return search(plan, run)
-    except Timeout:
-        log.warning("%s is being run by another process: %s", plan.title, plan.directory)
-        return Outcome(plan.directory, "busy")
+def _is_search(plan: Job) -> bool:
+    return plan.control is not None and plan.control.control == "search"
 
 
 def _go_on_from_another(plan: Job) -> None:
@@ -182,7 +176,7 @@ def _record(plan: Job, failure: dict[str, Any]) -> None:
 def _lock(plan: Job) -> AbstractContextManager[Any]:
     """Held by the one process that writes, so that a run is never done twice at once."""
     starts_workers = plan.settings.world_size > 1 and not is_launched()
-    if process_rank() > 0 or starts_workers:
+    if process_rank() > 0 or (starts_workers and not _is_search(plan)):
         return nullcontext()
     return run_lock(plan.directory)
 
