@@ -15,6 +15,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from aaa.experiments.kinds import check_kinds
 from aaa.names import known_names
 from aaa.places import config_folder, first_line, pretraining_config_folder
 
@@ -136,9 +137,11 @@ def build(node: DictConfig, group: str, kind: type) -> Any:
         cause = error.__cause__
         if isinstance(cause, ValueError):
             raise ValueError(str(cause)) from error
-        if isinstance(cause, TypeError):
+        if isinstance(cause, TypeError | AttributeError):
             _check_arguments(node, group)
+            _check_kinds(node, group)
         raise ValueError(f"{group}: {first_line(cause or error)}") from error
+    _check_kinds(node, group)
     if not isinstance(built, kind):
         raise ValueError(f"{group} must be a {kind.__name__}, but its _target_ makes {built!r}")
     return built
@@ -153,6 +156,11 @@ def _check_arguments(node: DictConfig, group: str) -> None:
     for name in map(str, node):
         if known is not None and name not in known and name not in NOT_OF_USERS:
             raise ValueError(_unknown(group, name, known))
+
+
+def _check_kinds(node: DictConfig, group: str) -> None:
+    if "_target_" in node:
+        check_kinds(node, get_method(node["_target_"]), group)
 
 
 def _arguments(node: Any) -> list[str] | None:

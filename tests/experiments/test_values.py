@@ -63,6 +63,49 @@ def test_values_are_refused_by_their_key(override: str, message: str) -> None:
     refuse(override, message)
 
 
+KINDS = [
+    (["task.num_validation=1.5"], "task.num_validation must be a whole number, not 1.5"),
+    (["task.seed=x"], "task.seed must be a whole number, not 'x'"),
+    (["model.layers=2.5"], "model.layers must be a whole number, not 2.5"),
+    (["model.layers=true"], "model.layers must be a whole number, not True"),
+    (["model.heads=two"], "model.heads must be a whole number, not 'two'"),
+    (["model=lra", "model.dropout=a"], "model.dropout must be a number, not 'a'"),
+    (
+        ["task=rte", "task.revision=1234567"],
+        "task.revision must be a text or null, not 1234567: quote it twice, "
+        "\"task.revision='1234567'\"",
+    ),
+    (["task=imdb", "protocol=lra_ours", "task.held_out=0.1"], "task.held_out must be a whole"),
+    (["task=imdb", "task.limits.train=1.5"], "task.limits.train must be a whole number or null"),
+    (["task=imdb", "task.limits=7"], "task.limits must be a mapping, not 7"),
+]
+PRETRAINING_KINDS = [
+    (["corpus.num_documents=2.5"], "corpus.num_documents must be a whole number, not 2.5"),
+    (["scale=small", "tokenizer.lowercase=no"], "tokenizer.lowercase must be true or false"),
+    (["scale=small", "data.config=2014"], "corpus.config must be a text, not 2014: quote it"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), KINDS)
+def test_values_are_of_their_fields_kind(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make_plan(compose_config(overrides))
+
+
+@pytest.mark.parametrize(("overrides", "message"), PRETRAINING_KINDS)
+def test_values_are_of_their_fields_kind_in_pretraining(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make_pretraining_plan(compose_config(overrides, "pretrain"))
+
+
+def test_a_text_of_digits_and_null_are_taken() -> None:
+    quoted = compose_config(["task=rte", "task.revision='1234567'"])
+    assert make_plan(quoted).task.revision == "1234567"  # type: ignore[attr-defined]
+    assert make_plan(compose_config(["task=imdb", "task.limits.train=null"])).task.name == "imdb"
+
+
 def test_numbers_of_patterns_are_finite() -> None:
     with pytest.raises(ValueError, match="initial_logit"):
         make_plan(compose_config(["+pattern.axis.initial_logit=nan"]))
