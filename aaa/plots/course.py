@@ -139,7 +139,8 @@ def _axes_over_steps(axes: Axes, course: Course, names: list[str]) -> None:
         _line(axes, percent, AXES[name], linestyle=linestyle, marker=marker, color=color)
     axes.set(title="rows and columns open, mean over layers", xlabel="step")
     axes.set_ylabel("% of a text's tokens")
-    axes.set_ylim(bottom=0)
+    _from_nothing(axes)
+    _over_all_steps(axes, course)
     axes.legend(frameon=False)
     _tidy(axes)
 
@@ -152,6 +153,7 @@ def _score_over_steps(axes: Axes, course: Course) -> None:
     scores = {step: 100 * value for step, value in (curve | last).items()}
     _line(axes, scores, "", color=BLACK, marker="o", markersize=4)
     axes.set(title=f"{headline} x 100 over steps, development set", xlabel="step")
+    _over_all_steps(axes, course)
     _tidy(axes)
 
 
@@ -175,7 +177,10 @@ def _over_layers(axes: Axes, course: Course, name: str, title: str) -> None:
         title += f"\nat the end {sum(there) / len(there):.1f} tokens a text and layer"
     axes.set(title=title, xlabel="layer")
     axes.set_xticks(range(len(values[steps[-1]])))
-    axes.set_ylim(*((-0.02, 1.02) if name == "rho" else (0, None)))
+    if name == "rho":
+        axes.set_ylim(-0.02, 1.02)
+    else:
+        _from_nothing(axes)
     axes.legend(frameon=False)
     _tidy(axes)
 
@@ -192,6 +197,18 @@ def _spread(steps: list[int]) -> list[int]:
         return steps
     gap = (len(steps) - 1) / (MOST_EVALUATIONS - 1)
     return [steps[round(place * gap)] for place in range(MOST_EVALUATIONS)]
+
+
+def _from_nothing(axes: Axes) -> None:
+    """From 0 to somewhat above the highest point, with room for the markers at both ends."""
+    highest = axes.get_ylim()[1]
+    axes.set_ylim(-0.02 * highest, 1.05 * highest)
+
+
+def _over_all_steps(axes: Axes, course: Course) -> None:
+    """Beside ρ's, which begin with training: one evaluation would span a few steps."""
+    last = course.result["steps"]
+    axes.set_xlim(-0.05 * last, 1.05 * last)
 
 
 def _tidy(axes: Axes) -> None:
