@@ -111,9 +111,14 @@ class StopOnSignal(Callback):
             raise Interrupted(trainer.global_step, self._stopped_by)
 
     def restore(self) -> None:
-        """Hands the signals back to whoever had them."""
+        """Hands the signals back to whoever had them.
+
+        But for those that Lightning has handed back already: what it had put there itself belongs
+        to this run's trainer, which would be kept for good, and would catch what the next is sent.
+        """
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
         self._previous = {}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
+import signal
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from aaa.control import Controller
 from aaa.data.batching import Collate
 from aaa.experiments import fit as fit_module
 from aaa.experiments import run as run_module
+from aaa.experiments import train as train_module
+from aaa.experiments.encoder import build_model
 from aaa.experiments.plan import make_plan
 from aaa.experiments.prepare import prepare
 from aaa.experiments.result import MODEL, RESULT, read_result
@@ -49,6 +54,25 @@ class TestOneRun:
         assert result["config"]["names"] == names | {"group": None, "row": "aaa"}
         files = {path.name for path in outcome.directory.iterdir()} - {".lock"}
         assert files == {"config.yaml", "metrics.csv", MODEL, RESULT, "run.log"}
+
+    def test_leaves_nothing_behind_in_its_process(
+        self, compose: Compose, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A sweep is many runs in one process: with the model of each its memory would fill."""
+        models = []
+
+        def remembered(*args: Any) -> Any:
+            model = build_model(*args)
+            models.append(weakref.ref(model))
+            return model
+
+        monkeypatch.setattr(train_module, "build_model", remembered)
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.getsignal(number) for number in signals]
+        run(compose())
+        gc.collect()
+        assert [model() for model in models] == [None]
+        assert [signal.getsignal(number) for number in signals] == before
 
     def test_keeps_its_gates(self, compose: Compose) -> None:
         weights = load_file(run(compose()).directory / MODEL / "model.safetensors")
