@@ -102,4 +102,10 @@ class Wikipedia(Corpus):
             raise ValueError(
                 f"corpus {self.name}: {self.path} has no column {TEXT!r}; it has: {columns}"
             )
+        features = getattr(documents, "features", None)  # a stream may not know them
+        kind = getattr(features[TEXT], "dtype", None) if features else "string"
+        if kind not in ("string", "large_string", "null"):
+            raise ValueError(
+                f"corpus {self.name}: {self.path} has no texts in its column {TEXT!r}: {kind}"
+            )
         return documents.select_columns([TEXT])  # type: ignore[attr-defined]

@@ -32,10 +32,14 @@ class DocumentTokenizer:
     def __getstate__(self) -> dict[str, object]:
         return {"definition": self.definition, "separator": self.separator}
 
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        """Token numbers, in as few bytes as the vocabulary allows; shape (tokens,)."""
+    def __call__(self, texts: list[str | None]) -> np.ndarray:
+        """Token numbers, in as few bytes as the vocabulary allows; shape (tokens,).
+
+        A text that is missing counts as empty.
+        """
         pieces: list[np.ndarray] = []
-        for encoded in self._backend.encode_batch_fast(texts, add_special_tokens=False):
+        given = [text or "" for text in texts]
+        for encoded in self._backend.encode_batch_fast(given, add_special_tokens=False):
             if len(encoded):
                 pieces += [np.array(encoded.ids, self._kind), self._end]
         return np.concatenate(pieces) if pieces else np.empty(0, self._kind)

@@ -259,6 +259,8 @@ def _one_thread() -> None:
 def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
         write(file)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut may leave the name without the content
     Path(file.name).replace(path)
 
 

@@ -6,7 +6,7 @@ Shape suffixes: B blocks, N tokens.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +75,7 @@ class StreamedBlocks(Dataset):
         """Where the pool of a number begins, which must be the latest pool or the one after it."""
         pool = number // POOL
         while pool not in self._begins:
-            self._cut(max(self._begins))
+            self._cut()
         return {"pool": pool, "begin": list(self._begins[pool])}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -86,13 +86,14 @@ class StreamedBlocks(Dataset):
 
     def _pool(self, number: int) -> np.ndarray:
         """The blocks' tokens in the order in which they are drawn, (POOL, N - 2)."""
-        for known, rows in self._pools:
-            if known == number:
-                return rows
-        return self._cut(number)
+        assert number in dict(self._pools) or number >= max(self._begins)
+        while number not in dict(self._pools):  # a process may pass over pools that are others'
+            self._cut()
+        return dict(self._pools)[number]
 
-    def _cut(self, number: int) -> np.ndarray:
-        begin = self._begins[number]
+    def _cut(self) -> None:
+        """The next pool, in the order of the stream."""
+        number, begin = max(self._begins.items())
         if self._tokens is None:
             self._tokens = self._documents(begin)
         width = self.length - 2
@@ -101,7 +102,6 @@ class StreamedBlocks(Dataset):
         self._begins[number + 1] = self._next_place()
         order = np.random.default_rng((self.shuffle_seed, number)).permutation(POOL)
         self._pools.append((number, row[order]))
-        return row[order]
 
     def _take(self, count: int) -> np.ndarray:
         assert self._tokens is not None
@@ -145,5 +145,5 @@ class StreamedBlocks(Dataset):
 def held_out_tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> TokenStream:
     """The tokens of the documents at the beginning of a stream, which are not trained on."""
     texts = [row[TEXT] for row in corpus.stream().take(HELD_OUT_DOCUMENTS)]
-    tokenise: Callable[[list[str]], np.ndarray] = DocumentTokenizer.of(tokenizer)
+    tokenise = DocumentTokenizer.of(tokenizer)
     return TokenStream([tokenise(texts)])

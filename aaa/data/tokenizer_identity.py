@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files beside the JSONs of a folder that decide what its tokenizer does.
+
+    None where there is a ``tokenizer.json``, which says everything.
+    """
+    if (folder / "tokenizer.json").is_file():
+        return []
+    kinds = ("vocab.txt", "merges.txt", "*.model")
+    return [file for kind in kinds for file in sorted(folder.glob(kind))]
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

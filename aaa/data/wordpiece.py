@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from aaa.data.bert_tokens import SPECIAL_TOKENS, as_bert
 from aaa.data.corpus import TEXT, Corpus
+from aaa.data.tokenizer_identity import tokenizer_files
 from aaa.fingerprint import hash_files, hash_json
 from aaa.places import first_line, local_folder
 
@@ -75,7 +76,9 @@ class TokenizerSource:
             recipe = {key: value for key, value in asdict(self).items() if key != "path"}
             return hash_json([recipe, FORMAT, tokenizers.__version__])
         folder = local_folder(self.path, "tokenizer.path")
-        return self.path if folder is None else hash_files(sorted(folder.glob("*.json")))
+        if folder is None:
+            return self.path
+        return hash_files([*sorted(folder.glob("*.json")), *tokenizer_files(folder)])
 
     def get(
         self, corpus: Corpus, cache_dir: Path, streaming: bool = False
@@ -106,7 +109,7 @@ class TokenizerSource:
             documents = corpus.load()
             wanted = min(len(documents), self.num_documents)
             chosen = documents.select(np.linspace(0, len(documents) - 1, wanted).astype(int))
-        texts = [batch[TEXT] for batch in chosen.iter(1000)]
+        texts = [[text or "" for text in batch[TEXT]] for batch in chosen.iter(1000)]
         return train_wordpiece(texts, self.vocab_size, self.lowercase, self.alphabet)
 
 

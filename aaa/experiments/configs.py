@@ -97,10 +97,25 @@ def is_given(key: str) -> bool:
 
     Never in a worker, which has a config that was checked, and no command line.
     """
+    return key in _given()
+
+
+def check_not_given(group: str, read: Iterable[str], why: str) -> None:
+    """Checks that no key of a group stands on the command line but those that are ``read``.
+
+    Raises:
+        ValueError: for one that would do nothing, with ``why``.
+    """
+    for key in _given():
+        own, _, name = key.partition(".")
+        if own == group and name and name not in read:
+            raise ValueError(f"{key} would do nothing: {why}")
+
+
+def _given() -> list[str]:
     if not HydraConfig.initialized():
-        return False
-    given = HydraConfig.get().overrides.task
-    return any(override.lstrip("+").partition("=")[0] == key for override in given)
+        return []
+    return [key.lstrip("+").partition("=")[0] for key in HydraConfig.get().overrides.task]
 
 
 @functools.cache

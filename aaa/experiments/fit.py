@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, LightningDataModule, Trainer
@@ -99,7 +100,9 @@ def fit(
         place.get("checkpoint_minutes"),
     )
     stop = StopOnSignal(resume_point)
-    trainer = _trainer(job, module.total_steps, [*callbacks, stopwatch, resume_point, stop])
+    heartbeat = Heartbeat(job.directory / PROGRESS)
+    own = [stopwatch, resume_point, stop, heartbeat]
+    trainer = _trainer(job, module.total_steps, [*callbacks, *own])
     resume_from = find_resume_point(job.directory, job.run_id)
     if resume_from is not None:
         log.info("resuming from %s", resume_from)
@@ -132,8 +135,14 @@ def fit(
             export(module.model, tokenizer, job.directory / MODEL)
             conclude(trainer.loggers, Conclusion(job.directory, result, ending.texts))
         succeeded = True
+    except Diverged as wreck:
+        if trainer.is_global_zero:
+            wreck.add(_export_from_before(job, module.model, tokenizer))
+        raise
     finally:
         stop.restore()
+        if trainer.is_global_zero:
+            heartbeat.stop()
         close_loggers(trainer.loggers, succeeded)
     return result
 
@@ -159,9 +168,26 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: P
     tokenizer.save_pretrained(folder)
 
 
+def _export_from_before(
+    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> str:
+    """Exports the latest checkpoint's weights, and says how to go on from there."""
+    path = find_resume_point(job.directory, job.run_id)
+    if path is None:
+        return ""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    weights = {
+        name.removeprefix("model."): value
+        for name, value in state["state_dict"].items()
+        if name.startswith("model.")
+    }
+    model.load_state_dict(weights)
+    export(model, tokenizer, job.directory / MODEL)
+    return f"; model.path={job.run_id} begins with its weights of step {state['global_step']}"
+
+
 def _trainer(job: Job, total_steps: int, callbacks: list[Callback]) -> Trainer:
     settings, place = job.settings, job.config.run
-    callbacks = [*callbacks, Heartbeat(job.directory / PROGRESS)]
     if place.progress:
         callbacks = [*callbacks, TrainingBar(job.headline)]
     batches = total_steps * settings.accumulate

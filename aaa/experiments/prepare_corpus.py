@@ -85,8 +85,8 @@ def prepare_corpus(plan: PretrainingPlan) -> PreparedCorpus:
 
 
 def _tokenizer(plan: PretrainingPlan, cache: Path) -> PreTrainedTokenizerFast:
-    _check_length(plan, plan.config.model.get("max_position_embeddings"))
     if plan.tokenizer is not None:  # which may have to be trained first
+        _check_length(plan, plan.config.model.get("max_position_embeddings"))
         tokenizer = plan.tokenizer.get(plan.corpus, cache, plan.config.data.streaming)
     else:
         assert isinstance(plan.encoder, Encoder)

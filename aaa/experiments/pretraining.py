@@ -11,7 +11,14 @@ from aaa.control import SparsityControl
 from aaa.data.corpus import Corpus
 from aaa.data.streamed import HELD_OUT_DOCUMENTS
 from aaa.data.wordpiece import TokenizerSource
-from aaa.experiments.configs import build, check_keys, check_length, check_unread, is_given
+from aaa.experiments.configs import (
+    build,
+    check_keys,
+    check_length,
+    check_not_given,
+    check_unread,
+    is_given,
+)
 from aaa.experiments.job import Job, check_surroundings, find_runs, identity
 from aaa.experiments.plan import build_pattern, check_source, method, without_places
 from aaa.experiments.resume import KIN
@@ -99,10 +106,16 @@ def _start(config: DictConfig) -> tuple[Pretrainable, TokenizerSource | None]:
     encoder: Pretrainable = build(config.model, "model", Pretrainable)
     if isinstance(encoder, NewBert) and encoder.path is not None:
         # Its config may name the tokenizer of a new one, as bert_base's does: no mistake.
-        return PretrainedEncoder(path=encoder.path), None
+        why = f"{encoder.path} has its own"
+        check_not_given("model", ("path", "max_position_embeddings"), why)
+        check_not_given("tokenizer", (), why)
+        longer = is_given("model.max_position_embeddings")
+        longest = encoder.max_position_embeddings if longer else None
+        return PretrainedEncoder(path=encoder.path, max_position_embeddings=longest), None
     if isinstance(encoder, Encoder):
         why = f"model={config.names.model} brings its own; choose model=bert_4x256 or bert_base"
         check_unread(config, "pretrain", ["tokenizer.path"], why)
+        check_not_given("tokenizer", (), why)
         return encoder, None
     return encoder, build(config.tokenizer, "tokenizer", TokenizerSource)
 
@@ -154,6 +167,11 @@ def _check_data(config: DictConfig) -> None:
     minutes = config.run.checkpoint_minutes
     if minutes is not None and not (is_number(minutes) and minutes > 0):
         raise ValueError(f"run.checkpoint_minutes must be above 0 or null, not {minutes!r}")
+    workers = config.run.num_workers
+    if workers is not None and not (is_number(workers, int) and workers >= 1):
+        raise ValueError(
+            f"run.num_workers must be null (one a core) or 1 or more, not {workers!r}"
+        )
     keep = config.run.keep_checkpoints
     if not is_number(keep, int) or keep < 1:
         raise ValueError(f"run.keep_checkpoints must be 1 or more, not {keep!r}")

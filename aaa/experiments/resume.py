@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from aaa.experiments.result import CHECKPOINT
+from aaa.places import first_line
 from aaa.training.checkpoint_files import generations
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,9 @@ def _damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, OSError) as error:
-        return str(error)
+        torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # its own view of it
+    except Exception as error:  # zipfile raises a dozen kinds, by where the damage is
+        return f"{type(error).__name__}: {first_line(error)}"
     return None if bad is None else f"{bad} in it is damaged"
 
 
@@ -95,8 +97,10 @@ def adopt(source: Path, directory: Path, label: Mapping[str, str]) -> None:
         ValueError: if there is no sound checkpoint, or its run differs in more.
     """
     for path in generations(source / CHECKPOINT):
-        if _damage(path) is None:
+        problem = _damage(path)
+        if problem is None:
             break
+        log.warning("%s cannot be read (%s): trying the one before it", path, problem)
     else:
         raise ValueError(f"run.resume_from: {source} has no checkpoint that can be read")
     state = torch.load(path, map_location="cpu", weights_only=True)

@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from aaa.experiments.search import search
 
 log = logging.getLogger(__name__)
 
+LAST_WORDS = "failed.process."  # files of a run's directory: why another than the first failed
 PATIENCE = 20.0  # seconds; less than torchrun's between asking a process to end and a kill
 
 Train = Callable[[], dict[str, Any]]
@@ -106,6 +107,8 @@ def _attempt(plan: Job, train: Train) -> Outcome:
     """Trains here or through workers; a failure is written down and returned, not raised."""
     started = time.time()
     first = process_rank() == 0
+    if not is_launched():
+        _last_words(plan.directory)  # of an attempt that failed
     if first:
         (plan.directory / RESULT).unlink(missing_ok=True)  # of an attempt that failed
         OmegaConf.save(plan.config, plan.directory / "config.yaml", resolve=True)
@@ -124,9 +127,10 @@ def _attempt(plan: Job, train: Train) -> Outcome:
         if result is None:
             raise RuntimeError("the workers ended without a result")
     except Exception as error:
-        log.error("%s failed: %s", plan.title, error)
+        log.error("%s failed: %s: %s", plan.title, type(error).__name__, error)
         log.debug("traceback:", exc_info=error)  # to run.log alone
         if not first:
+            _leave_word(plan.directory, error)
             _await_result(plan.directory)
             return Outcome(plan.directory, "failed")
         result = _failure(plan, error, time.time() - started)
@@ -156,11 +160,32 @@ def _await_result(directory: Path) -> None:
         time.sleep(0.1)
 
 
+def _leave_word(directory: Path, error: Exception) -> None:
+    """For the first process: all that it hears of this is that a connection is gone."""
+    with suppress(OSError):
+        path = directory / f"{LAST_WORDS}{process_rank()}"
+        path.write_text("".join(traceback.format_exception(error)))
+
+
+def _last_words(directory: Path) -> dict[str, str]:
+    """What other processes left before they failed, by process; taken away."""
+    found = {}
+    for path in sorted(directory.glob(f"{LAST_WORDS}*")):
+        found[path.name.removeprefix(LAST_WORDS)] = path.read_text()
+        path.unlink()
+    return found
+
+
 def _failure(plan: Job, error: Exception, seconds: float) -> dict[str, Any]:
+    cause, trace = f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
+    for process, words in _last_words(plan.directory).items():
+        cause = f"{words.strip().splitlines()[-1]} (in process {process}; here {cause})"
+        trace = f"process {process}:\n{words}\n{trace}"
+        log.error("process %s: %s", process, words.strip().splitlines()[-1])
     return describe(plan) | {
         "status": "failed",
-        "error": f"{type(error).__name__}: {error}",
-        "traceback": "".join(traceback.format_exception(error)),
+        "error": cause,
+        "traceback": trace,
         "wall_seconds": seconds,
     }
 

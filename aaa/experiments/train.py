@@ -38,7 +38,7 @@ def train(plan: Plan, prepared: Prepared) -> dict[str, Any]:
     per_epoch = batches_per_epoch(
         len(prepared.splits["train"]), settings.batch_size * settings.world_size
     )
-    total_steps = settings.total_steps(per_epoch)
+    total_steps = settings.total_steps(len(prepared.splits["train"]))
     data = TaskData(
         prepared.splits,
         Collate(prepared.tokenizer, plan.task.is_regression),

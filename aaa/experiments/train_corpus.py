@@ -6,7 +6,6 @@ from typing import Any
 
 from pytorch_lightning import seed_everything
 
-from aaa.data.batching import batches_per_epoch
 from aaa.data.blocks import MaskedBlocks
 from aaa.data.streamed import StreamedBlocks
 from aaa.experiments.encoder import build_model
@@ -84,6 +83,5 @@ def _length_of_training(
         assert settings.max_steps is not None
         return settings.max_steps, None
     count = len(train.blocks)
-    per_epoch = batches_per_epoch(count, settings.batch_size * settings.world_size)
-    total_steps = settings.total_steps(per_epoch)
+    total_steps = settings.total_steps(count)
     return total_steps, total_steps * settings.examples_a_step / count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from aaa.data.tokenizer_identity import tokenizer_files
 from aaa.fingerprint import hash_files
 from aaa.models.encoder import Encoder, Pretrainable
 from aaa.models.positions import extend_positions
@@ -141,9 +143,8 @@ class PretrainedEncoder(Encoder, Pretrainable):
         """Identifies weights, positions and tokenizer: their content, or the hub's id."""
         location = self._location()
         if isinstance(location, Path):
-            weights = hash_files(
-                sorted(location.glob("*.json")) + sorted(location.glob("*.safetensors"))
-            )
+            found = (sorted(location.glob(kind)) for kind in ("*.json", "*.safetensors"))
+            weights = hash_files([*itertools.chain(*found), *tokenizer_files(location)])
         else:
             weights = f"{self.path}@{self.revision or 'main'}"
         longest = self.max_position_embeddings

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,7 +32,7 @@ class Heartbeat(Callback):
     """Says in a small file how far training is, once a second, for whoever watches many runs.
 
     Args:
-        path: a JSON with ``step``, ``steps`` and ``time`` (seconds since 1970); gone at the end.
+        path: a JSON with ``step``, ``steps`` and ``time`` (seconds since 1970).
     """
 
     EVERY_SECONDS = 1.0
@@ -49,10 +50,10 @@ class Heartbeat(Callback):
         if time.monotonic() >= self._beaten_at + self.EVERY_SECONDS:
             self._beat(trainer)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes the file away, also after a failure."""
-        if trainer.is_global_zero:
-            self.path.unlink(missing_ok=True)
+    def stop(self) -> None:
+        """Takes the file away. (Lightning tells no callback of a failure at its end.)"""
+        for path in (self.path, self.path.with_suffix(".partial")):
+            path.unlink(missing_ok=True)
 
     def _beat(self, trainer: Trainer) -> None:
         self._beaten_at = time.monotonic()
@@ -60,8 +61,9 @@ class Heartbeat(Callback):
             return
         state = {"step": trainer.global_step, "steps": trainer.max_steps, "time": time.time()}
         partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(state))
-        partial.replace(self.path)
+        with suppress(OSError):  # a full disk, say: no run ends because nobody hears of it
+            partial.write_text(json.dumps(state))
+            partial.replace(self.path)
 
 
 class StopOnSignal(Callback):

@@ -21,6 +21,10 @@ class Diverged(Exception):
             f"training.learning_rate, lengthen training.warmup{otherwise}"
         )
 
+    def add(self, advice: str) -> None:
+        """Adds to what it says."""
+        self.args = (f"{self}{advice}",)
+
 
 class LossGuard(Callback):
     """Raises ``Diverged`` where a step's loss is no number, or a spike.

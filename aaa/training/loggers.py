@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -29,6 +31,7 @@ class CsvLogger(Logger):
         self.path = directory / METRICS
         self._pending: list[tuple[int, str, float]] = []
         self._continued = False
+        self._complained = False
 
     @property
     def name(self) -> str:
@@ -57,13 +60,20 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Appends what was noted."""
-        new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(HEADER)
-            writer.writerows(self._pending)
+        """Appends what was noted. On a full disk it is kept for the next time."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerows([] if size else [HEADER])
+                writer.writerows(self._pending)
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self.path, size)  # half of a line may have been written
+            if not self._complained:
+                log.warning("%s cannot be written, figures are kept: %s", self.path, error)
+            self._complained = True
+            return
         self._pending.clear()
 
     def _drop_lines_from(self, step: int) -> None:

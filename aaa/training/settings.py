@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -123,12 +124,15 @@ class TrainingSettings:
         """Examples of one optimiser step, over all micro-steps and processes."""
         return self.batch_size * self.accumulate * self.world_size
 
-    def total_steps(self, batches_per_epoch: int) -> int:
-        """Optimiser steps of the whole run, given the global batches in one epoch."""
+    def total_steps(self, num_examples: int) -> int:
+        """Optimiser steps of the whole run, given the examples of one epoch.
+
+        However a step's examples are divided among devices and micro-steps.
+        """
         if self.max_steps is not None:
             return self.max_steps
         assert self.max_epochs is not None
-        return max(1, round(self.max_epochs * batches_per_epoch / self.accumulate))
+        return max(1, round(self.max_epochs * math.ceil(num_examples / self.examples_a_step)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import torch
@@ -12,6 +13,14 @@ from transformers import PreTrainedModel
 
 from aaa.training.callbacks import Speed
 
+log = logging.getLogger(__name__)
+
+# FLOPs a second by NVIDIA's data sheets, without sparsity; Lightning lacks the first, and takes
+# the second for an L4.
+PEAKS = {
+    "H200": {torch.bfloat16: 989e12, torch.float32: 67e12},
+    "L40S": {torch.bfloat16: 362e12, torch.float32: 91.6e12},
+}
 PROBE = 1024  # size of the matrices by which a CPU's peak is measured
 
 
@@ -27,9 +36,11 @@ def flops_per_token(model: PreTrainedModel, length: int, num_places: int) -> flo
         length: of a block.
         num_places: predicted tokens of a block.
     """
-    body = _matrix_weights(model.base_model)
-    head = _matrix_weights(model) - body
     config = model.config
+    groups = getattr(config, "num_hidden_groups", None)  # ALBERT's, of layers that share weights
+    repeated = config.num_hidden_layers / groups if groups else 1
+    body = _matrix_weights(model.base_model, repeated)
+    head = _matrix_weights(model, repeated) - body
     attention = 4 * length * config.hidden_size * config.num_hidden_layers
     return 3 * (2 * body + 2 * head * num_places / length + attention)
 
@@ -41,6 +52,10 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     """
     kind = torch.bfloat16 if precision.startswith("bf16") else torch.float32
     if device.type != "cpu":
+        name = torch.cuda.get_device_name(device)
+        for part, flops in PEAKS.items():
+            if part in name:
+                return flops[kind]
         known = get_available_flops(device, kind)
         return None if known is None else float(known)
     matrix = torch.randn(PROBE, PROBE).to(kind)
@@ -69,6 +84,8 @@ class Throughput(Speed):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds the devices' peak."""
         peak = peak_flops(trainer.strategy.root_device, self.precision)
+        if peak is None and trainer.is_global_zero:
+            log.info("the peak of this device is not known: train/mfu is left out")
         self.peak = None if peak is None else peak * trainer.world_size
 
     def log_rate(self, pl_module: LightningModule, examples_per_second: float) -> None:
@@ -91,5 +108,10 @@ class Throughput(Speed):
         return None if tokens is None or not self.peak else tokens * self.flops / self.peak
 
 
-def _matrix_weights(module: nn.Module) -> int:
-    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+def _matrix_weights(module: nn.Module, repeated: float) -> float:
+    """Those of all matrices, each as often as a token passes it."""
+    return sum(
+        part.weight.numel() * (repeated if "albert_layer_groups" in name else 1)
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear)
+    )

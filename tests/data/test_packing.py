@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset
 
 from aaa.data import packing
-from aaa.data.corpus import Corpus
+from aaa.data.corpus import Corpus, Wikipedia
 from aaa.data.demo.corpus import DemoCorpus
 from aaa.data.packing import TokenStream, pack
 from aaa.models.tiny import TinyEncoder
@@ -194,3 +194,9 @@ def test_a_stream_is_read_across_parts() -> None:
 def test_a_share_that_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leaves none to train on or none to hold out"):
         pack(DemoCorpus(num_documents=5), TOKENIZER, 0.1, tmp_path)
+
+
+def test_a_column_that_holds_no_texts() -> None:
+    numbers = Dataset.from_dict({"text": [1, 2]})
+    with pytest.raises(ValueError, match="no texts in its column 'text': int64"):
+        Wikipedia()._text_of(numbers)

@@ -59,6 +59,21 @@ def test_a_resumed_stream_goes_on_with_the_very_next_blocks(at: int) -> None:
     assert (read(second, at, at + 20) == whole[at:]).all()
 
 
+@pytest.mark.parametrize("begin", [0, 8])
+def test_a_process_passes_over_pools_that_are_others(begin: int) -> None:
+    """A rank's first block may lie pools behind the one that a checkpoint knows."""
+    undisturbed, rank = make(), make()
+    whole = read(undisturbed, 0, 60)
+    rank.load_state(undisturbed.state(56) | make().state(begin))
+    assert (read(rank, 36, 60) == whole[36:60]).all()
+
+
+def test_a_text_that_is_missing_counts_as_empty() -> None:
+    tokenise = DocumentTokenizer.of(TOKENIZER)
+    text = CORPUS.load()["text"][0]
+    assert (tokenise([None, text, ""]) == tokenise([text])).all()
+
+
 def test_a_stream_without_text() -> None:
     blocks = make(Texts(texts=("the key .",) * 10 + ("",) * 3))
     with pytest.raises(ValueError, match="has no text behind the first 10 documents"):

@@ -78,3 +78,18 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"tokenizer\.path: there is no readable tokenizer"):
         TokenizerSource(path=str(tmp_path / "empty")).get(DemoCorpus(num_documents=5), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["vocab.txt", "merges.txt", "spiece.model"])
+def test_an_older_folder_is_known_by_its_vocabulary(kind: str, tmp_path: Path) -> None:
+    """It has no tokenizer.json, which would say everything."""
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    found = []
+    for words in ("the\nof\n", "of\nthe\n"):
+        (tmp_path / kind).write_text(words)
+        found.append(TokenizerSource(path=str(tmp_path)).fingerprint())
+    assert found[0] != found[1]
+    (tmp_path / "tokenizer.json").write_text("{}")
+    whole = TokenizerSource(path=str(tmp_path)).fingerprint()
+    (tmp_path / kind).write_text("else\n")
+    assert TokenizerSource(path=str(tmp_path)).fingerprint() == whole

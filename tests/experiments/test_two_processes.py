@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from aaa.experiments import run as run_module
+from aaa.experiments.plan import make_plan
 from aaa.experiments.result import read_result
 from aaa.experiments.run import run
 from tests.experiments.conftest import ONE_THREAD, WILD, Compose, command
@@ -72,3 +74,18 @@ class TestTwoProcesses:
         results = [read_result(path) for path in (tmp_path / "outputs" / "runs").iterdir()]
         assert sorted(result["pattern"] for result in results if result) == ["full", "local2"]
         assert len(list((tmp_path / "outputs" / "sweeps").iterdir())) == 1
+
+
+def test_what_failed_in_another_process_is_in_the_result(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one hears no more than that its connection is gone."""
+    plan = make_plan(compose())
+    plan.directory.mkdir(parents=True)
+    monkeypatch.setattr(run_module, "process_rank", lambda: 1)
+    run_module._leave_word(plan.directory, KeyError("pool"))
+    monkeypatch.undo()
+    failure = run_module._failure(plan, RuntimeError("Connection closed by peer"), 1.0)
+    assert failure["error"].startswith("KeyError: 'pool' (in process 1; here RuntimeError: Conn")
+    assert "process 1:\n" in failure["traceback"]
+    assert not list(plan.directory.glob("failed.*"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import resource
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +71,18 @@ def test_no_space_and_nothing_before(
     SafeCheckpointIO().save_checkpoint(state(1), tmp_path / "last.ckpt")
     assert "No space left on device" in caplog.text
     assert "there is none before it" in caplog.text
+
+
+def test_no_flipped_bit_ends_in_another_error(tmp_path: Path) -> None:
+    """zipfile raises a dozen kinds of errors, by where the damage is."""
+    SafeCheckpointIO(keep=1).save_checkpoint(state(1), tmp_path / "last.ckpt")
+    whole = (tmp_path / "last.ckpt").read_bytes()
+    for place in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[place] ^= 0x40
+        (tmp_path / "last.ckpt").write_bytes(content)
+        with suppress(ValueError):  # what is said of one that is damaged
+            assert find_resume_point(tmp_path, "me") in (tmp_path / "last.ckpt", None)
 
 
 @pytest.mark.parametrize("damage", ["half", "bit", "empty"])

@@ -37,3 +37,16 @@ def test_what_is_no_such_file_is_said(text: str, tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no metrics\.csv"):
         read_metrics(tmp_path)
+
+
+def test_a_full_disk_keeps_figures_for_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = CsvLogger(tmp_path / "gone")  # cannot be written to
+    for step in (0, 1):
+        logger.log_metrics({"train/loss": 0.5}, step=step)
+        logger.save()
+    assert caplog.text.count("cannot be written, figures are kept") == 1
+    (tmp_path / "gone").mkdir()
+    logger.save()
+    assert read_metrics(tmp_path / "gone") == {"train/loss": {0: 0.5, 1: 0.5}}

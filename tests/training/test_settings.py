@@ -25,13 +25,23 @@ def settings(**changes: Any) -> TrainingSettings:
     [
         ({}, 30),
         ({"max_epochs": 0.5}, 5),
-        ({"accumulate": 4}, 8),
+        ({"accumulate": 4}, 9),  # three epochs of 3 steps: the last one of each is smaller
         ({"max_steps": 7}, 7),
         ({"max_epochs": 0.01}, 1),
     ],
 )
 def test_total_steps(changes: dict[str, Any], steps: int) -> None:
-    assert settings(**changes).total_steps(batches_per_epoch=10) == steps
+    assert settings(**changes).total_steps(num_examples=80) == steps
+
+
+@pytest.mark.parametrize("num_examples", [33, 100, 4810, 4873])
+def test_steps_are_the_same_however_they_are_divided(num_examples: int) -> None:
+    divisions = [(32, 1, 1), (8, 4, 1), (8, 1, 4), (4, 2, 4)]
+    lengths = {
+        settings(batch_size=size, accumulate=accumulate, devices=devices).total_steps(num_examples)
+        for size, accumulate, devices in divisions
+    }
+    assert lengths == {3 * -(-num_examples // 32)}
 
 
 def test_world_size() -> None:

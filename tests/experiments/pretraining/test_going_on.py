@@ -163,6 +163,12 @@ class TestComesApart:
         state = torch.load(outcome.directory / "last.ckpt", weights_only=True)
         assert state["global_step"] == 6
         assert all(value.isfinite().all() for value in state["state_dict"].values())
+        run_id = outcome.directory.name
+        assert f"model.path={run_id} begins with its weights of step 6" in outcome.result["error"]
+        assert not (outcome.directory / "progress.json").exists()
+        monkeypatch.undo()
+        further = run(compose(f"model.path={run_id}"))
+        assert further.status == "finished"
 
     def test_a_rate_far_too_high(self, compose: Make) -> None:
         outcome = run(
