@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from transformers import (
+    MODEL_MAPPING,
     AutoConfig,
+    AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -25,7 +27,7 @@ from transformers import (
 from aaa.data.tokenizer_identity import tokenizer_files
 from aaa.fingerprint import hash_files
 from aaa.models.encoder import Encoder, Pretrainable
-from aaa.models.positions import extend_positions
+from aaa.models.positions import extend_positions, longest_text
 from aaa.numbers import is_number
 from aaa.places import first_line, local_folder
 from aaa.record import drop_record
@@ -69,12 +71,20 @@ class PretrainedEncoder(Encoder, Pretrainable):
         """The tokenizer that belongs to the encoder; it knows the longest text of both."""
         with self._clear_errors("tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(self._location(), revision=self.revision)
+        positions = getattr(self._config, "max_position_embeddings", None)
         if self.max_position_embeddings is not None:
             tokenizer.model_max_length = self.max_position_embeddings
-        elif positions := getattr(self._config, "max_position_embeddings", None):
+        elif positions and tokenizer.model_max_length >= positions:
             # A tokenizer that was saved by itself may say nothing, or something else.
-            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+            tokenizer.model_max_length = self._longest_text(positions)
         return tokenizer
+
+    def _longest_text(self, positions: int) -> int:
+        """RoBERTa's kin use fewer positions than their config names, as only a model knows."""
+        if type(self._config) not in MODEL_MAPPING:
+            return positions
+        with torch.device("meta"):  # nothing is drawn and nothing is held
+            return longest_text(AutoModel.from_config(self._config))
 
     def classifier(self, num_labels: int) -> PreTrainedModel:
         """The encoder in float32 under a new head with ``num_labels`` outputs.

@@ -37,6 +37,21 @@ def test_the_longest_text(make_encoder: EncoderFactory) -> None:
         longest_text(nameless)
 
 
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "ModernBert"])
+def test_a_tokenizer_that_names_no_longest_text(
+    family: str, make_encoder: EncoderFactory, tmp_path: Path
+) -> None:
+    """RoBERTa has two positions fewer than its config says."""
+    encoder = make_encoder(family)
+    encoder.save_pretrained(tmp_path)
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
+    BertTokenizerFast(tokenizer_object=Tokenizer(WordPiece(words))).save_pretrained(tmp_path)
+    before = torch.random.get_rng_state()
+    tokenizer = PretrainedEncoder(path=str(tmp_path)).tokenizer()
+    assert tokenizer.model_max_length == longest_text(encoder)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_models_that_do_not_read_one_text_a_sample(make_encoder: EncoderFactory) -> None:
     tokenizer: Any = SimpleNamespace(model_max_length=16)
     assert longest_input(make_encoder(), tokenizer) == 16
