@@ -257,11 +257,21 @@ def _one_thread() -> None:
 
 
 def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut may leave the name without the content
-    Path(file.name).replace(path)
+    partial = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+            partial = Path(file.name)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may leave the name without the content
+        partial.replace(path)
+    except OSError as error:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+        raise ValueError(
+            f"{path} cannot be written: {error.strerror or error}. What was tokenised before is "
+            "kept; the same command goes on from there"
+        ) from error
 
 
 @contextmanager

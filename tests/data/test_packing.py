@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Callable
@@ -194,6 +195,19 @@ def test_a_stream_is_read_across_parts() -> None:
 def test_a_share_that_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leaves none to train on or none to hold out"):
         pack(DemoCorpus(num_documents=5), TOKENIZER, 0.1, tmp_path)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Any, _: np.ndarray) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(packing.np, "save", full)
+    with pytest.raises(ValueError, match=r"npy cannot be written: No space left .* goes on from"):
+        pack(DemoCorpus(num_documents=60), TOKENIZER, 0.1, tmp_path, num_workers=1)
+    assert not [*tmp_path.rglob("*.partial"), *tmp_path.rglob("*.npy")]
 
 
 def test_a_column_that_holds_no_texts() -> None:
