@@ -8,14 +8,14 @@ Thin: each logged step; thick: its running mean; dots: held-out documents.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 
-from aaa.experiments.result import is_finished, read_result
+from aaa.experiments.result import RESULT, is_finished, read_result, with_model
+from aaa.training.metrics_file import METRICS, read_metrics
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -24,12 +24,9 @@ WINDOW = 0.06  # of a curve's points, for its running mean
 
 
 def curve(directory: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    with (directory / "metrics.csv").open(newline="") as file:
-        rows = [
-            (int(row[0]), float(row[2])) for row in list(csv.reader(file))[1:] if row[1] == name
-        ]
-    steps, values = zip(*rows, strict=True)
-    return np.array(steps), np.array(values)
+    """Steps and values, both empty where the run has none."""
+    found = read_metrics(directory, [name]).get(name, {})
+    return np.array(list(found), dtype=int), np.array(list(found.values()), dtype=float)
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
@@ -40,16 +37,29 @@ def running_mean(values: np.ndarray) -> np.ndarray:
 
 
 def finished_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Directories and results, by pattern."""
-    found = ((directory, read_result(directory)) for directory in sorted(folder.iterdir()))
-    runs = [(directory, result) for directory, result in found if result and is_finished(result)]
-    return sorted(runs, key=lambda run: run[1]["pattern"])
+    """Directories of metrics and results, by pattern: a search's is that of its best attempt.
+
+    Raises:
+        ValueError: if there is no such folder, or no finished run in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; give one of runs, as outputs/pretraining")
+    runs: dict[Path, dict[str, Any]] = {}
+    for directory in filter(Path.is_dir, sorted(folder.iterdir())):
+        result = read_result(directory)
+        if result is not None and is_finished(result):
+            runs[with_model(directory)] = result
+    if not runs:
+        raise ValueError(f"{folder} holds no finished run (a directory with a {RESULT})")
+    return sorted(runs.items(), key=lambda run: str(run[1]["pattern"]))
 
 
 def draw(folder: Path, axes: Any, colours: dict[str, str]) -> None:
     for directory, result in finished_runs(folder):
         colour = colours.setdefault(result["pattern"], f"C{len(colours)}")
         steps, losses = curve(directory, "train/loss")
+        if not len(steps):
+            raise ValueError(f"{directory} has no train/loss in its {METRICS}; use logger=csv")
         axes.plot(steps, losses, colour, alpha=0.15, linewidth=0.6)
         label = f"{result['pattern']}, ρ {100 * result['sparsity']:.0f} %"
         axes.plot(steps, running_mean(losses), colour, linewidth=1.4, label=label)
@@ -69,8 +79,11 @@ def main() -> None:
     count = len(options.folders)
     figure, panels = plt.subplots(1, count, figsize=(6 * count, 4), squeeze=False)
     colours: dict[str, str] = {}
-    for folder, axes in zip(options.folders, panels[0], strict=True):
-        draw(folder, axes, colours)
+    try:
+        for folder, axes in zip(options.folders, panels[0], strict=True):
+            draw(folder, axes, colours)
+    except ValueError as error:
+        parser.error(str(error))
     figure.tight_layout()
     figure.savefig(options.out, dpi=130)
     print(f"written: {options.out}")

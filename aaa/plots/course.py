@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aaa.plots.splits import is_of_development, split_of
 from aaa.training.metrics_file import Curve, read_metrics
 
 AXES = {"row_share": "rows", "column_share": "columns"}
@@ -34,6 +35,8 @@ class Course:
     def layers(self, name: str) -> dict[int, list[float | None]]:
         """A quantity of the development set over layers, at each evaluation.
 
+        The result's own figures are the last of them, unless they are a test split's.
+
         Args:
             name: ``rho``, ``row_share`` or ``column_share``.
         """
@@ -49,7 +52,7 @@ class Course:
             for step in steps
         }
         final = self.result.get("sparsity_per_layer" if name == "rho" else name)
-        if final is not None:
+        if final is not None and is_of_development(self.result):
             values[self.result["steps"]] = list(final)
         return values
 
@@ -92,19 +95,24 @@ def course_figure(course: Course) -> Figure:
         axes.set_axis_off()
     who = f"{result['task']} · {result['pattern']} · {result['model']} · seed {result['seed']}"
     figure.suptitle(
-        f"{who}\n{result['headline']} {result['score']:.1f} at ρ {100 * result['sparsity']:.1f} %",
+        f"{who}\n{result['headline']} {result['score']:.1f} at ρ {100 * result['sparsity']:.1f} %"
+        f" on the {split_of(result)}",
         parse_math=False,
     )
     return figure
 
 
 def layers_figure(course: Course) -> Figure:
-    """ρ of every layer at every evaluation, and what each learned at the end, as fields."""
+    """ρ of every layer at every evaluation on the development set, as fields."""
     values = course.layers("rho")
     steps = sorted(values)
-    rho = [[values[step][layer] for step in steps] for layer in range(len(values[steps[-1]]))]
+    num_layers = len(course.result["sparsity_per_layer"])
+    rho = [[values[step][layer] for step in steps] for layer in range(num_layers)]
     figure = Figure(figsize=(2.2 + 0.7 * len(steps), 1.2 + 0.32 * len(rho)), layout="constrained")
     axes = figure.subplots()
+    if not steps:  # no evaluation is in metrics.csv
+        axes.set_axis_off()
+        return figure
     shown = [[float("nan") if value is None else value for value in line] for line in rho]
     axes.imshow(shown, cmap="Greys", vmin=0, vmax=1.4, aspect="auto")  # letters stay readable
     for layer, line in enumerate(rho):
@@ -125,7 +133,11 @@ def _rho_over_steps(axes: Axes, course: Course) -> None:
     _line(axes, course.curve("train/rho"), "training batch", color=GREY, linewidth=0.7)
     target = course.curve("train/target")
     _line(axes, target, "target", color=BLACK, linestyle=":", linewidth=1.5)
-    found = course.curve("validation/rho") | {course.result["steps"]: course.result["sparsity"]}
+    result, found = course.result, dict(course.curve("validation/rho"))
+    if is_of_development(result):
+        found[result["steps"]] = result["sparsity"]
+    else:
+        _point(axes, result["steps"], result["sparsity"], split_of(result))
     _line(axes, found, "development set", color=BLACK, marker="o", markersize=4)
     axes.set(title="sparsity ρ over steps", xlabel="step", ylim=(-0.02, 1.02))
     axes.legend(frameon=False)
@@ -152,6 +164,9 @@ def _score_over_steps(axes: Axes, course: Course) -> None:
     last = {result["steps"]: result["metrics"]["validation"][headline]}
     scores = {step: 100 * value for step, value in (curve | last).items()}
     _line(axes, scores, "", color=BLACK, marker="o", markersize=4)
+    if not is_of_development(result):
+        _point(axes, result["steps"], result["score"], split_of(result))
+        axes.legend(frameon=False)
     axes.set(title=f"{headline} x 100 over steps, development set", xlabel="step")
     _over_all_steps(axes, course)
     _tidy(axes)
@@ -160,6 +175,9 @@ def _score_over_steps(axes: Axes, course: Course) -> None:
 def _over_layers(axes: Axes, course: Course, name: str, title: str) -> None:
     """A line for each of a few evaluations, the later the darker; the last one with markers."""
     values = course.layers(name)
+    if not values:
+        axes.set_axis_off()
+        return
     steps = _spread(sorted(values))
     scale = 1 if name == "rho" else 100
     for place, step in enumerate(steps):
@@ -175,6 +193,7 @@ def _over_layers(axes: Axes, course: Course, name: str, title: str) -> None:
     there = [value for value in count or [] if value is not None]
     if name != "rho" and there:
         title += f"\nat the end {sum(there) / len(there):.1f} tokens a text and layer"
+        title += "" if is_of_development(course.result) else f", {split_of(course.result)}"
     axes.set(title=title, xlabel="layer")
     axes.set_xticks(range(len(values[steps[-1]])))
     if name == "rho":
@@ -189,6 +208,14 @@ def _line(axes: Axes, curve: Curve, label: str, **look: Any) -> None:
     if curve:
         steps = sorted(curve)
         axes.plot(steps, [curve[step] for step in steps], label=label, **look)
+
+
+def _point(axes: Axes, step: int, value: float, label: str) -> None:
+    """What was measured once, on texts that no curve is of."""
+    axes.plot(
+        [step], [value], label=label, linestyle="", marker="D", markersize=6,
+        markerfacecolor="none", color=BLACK,
+    )  # fmt: skip
 
 
 def _spread(steps: list[int]) -> list[int]:

@@ -8,12 +8,14 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+PICTURES = (".png", ".svg")
+
 
 def save(figure: Figure, output: Path) -> list[Path]:
     """Writes a picture as PNG and as SVG, the same bytes each time; returns both paths."""
-    stem = output.with_suffix("") if output.suffix in (".png", ".svg") else output
+    stem = output.with_suffix("") if output.suffix in PICTURES else output
     stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
+    paths = [stem.with_name(stem.name + suffix) for suffix in PICTURES]
     figure.savefig(paths[0], dpi=150)
     paths[1].write_text(as_svg(figure))
     return paths

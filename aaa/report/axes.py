@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from aaa.plots.splits import split_of
 from aaa.report.markdown import escape as escape_markdown
 from aaa.report.markdown import grid
 
@@ -53,8 +54,9 @@ def token_lines(result: Result) -> list[list[str]]:
 
 
 def axes_title(result: Result) -> str:
-    """Whose figures they are."""
-    return "{task} · {pattern} · {model} · seed {seed}".format_map(result)
+    """Whose figures they are, and of which texts."""
+    who = "{task} · {pattern} · {model} · seed {seed}".format_map(result)
+    return f"{who} · {split_of(result)}"
 
 
 def axes_markdown(result: Result) -> str:
@@ -70,7 +72,7 @@ def axes_markdown(result: Result) -> str:
 def show_axes(result: Result, console: Console) -> None:
     """Both tables of a run on a terminal."""
     tables = [
-        ("rows and columns open, on the development set", HEADER, axes_lines(result)),
+        ("rows and columns open", HEADER, axes_lines(result)),
         ("the tokens most often chosen", TOKENS_HEADER, token_lines(result)),
     ]
     for what, header, lines in tables:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ from aaa.report.looks import (
     series_looks,
 )
 from aaa.report.measured import QUANTITIES, RHO, SCORE, Column, Measured
-from aaa.report.statistics import DIGITS, Spread, spread
+from aaa.report.statistics import DIGITS, Spread, shown, spread
 from aaa.report.wording import unique_labels
 
 TRAIN_LOSS = "train_loss"
@@ -42,13 +43,18 @@ def charts(table: Measured) -> dict[str, Figure]:
     if not measured:
         return figures
     if any(row.x is not None for row in table.rows):
-        figures["lines"] = panels(table, measured, draw_lines, series_handles(table))
+        handles = series_handles(table, _has_stated_lines(table, measured))
+        figures["lines"] = panels(table, measured, draw_lines, handles)
     elif {RHO, SCORE} <= set(table.quantities):
+        ours = {name for column in measured for name in _points(table, column)}
+        papers = {name for column in measured for name in _paper_points(table, column)}
         figures["score-against-rho"] = panels(
-            table, measured, draw_score_against_rho, row_handles(table)
-        )
+            table, measured, draw_score_against_rho,
+            row_handles(table, ours | papers, with_paper=bool(papers)),
+        )  # fmt: skip
     else:
-        figures["bars"] = panels(table, measured, draw_bars, bar_handles(table))
+        names = [column.name for column in measured]
+        figures["bars"] = panels(table, measured, draw_bars, bar_handles(table, names))
     if _gaps(table):
         figures["differences"] = draw_differences(table)
     if len(table.rows) <= MOST_CURVES:
@@ -56,9 +62,10 @@ def charts(table: Measured) -> dict[str, Figure]:
             ("learning-curves", SCORE, draw_learning_curves),
             ("loss-curves", TRAIN_LOSS, draw_loss_curves),  # where there is nothing better
         ):
-            curved = [column for column in measured if _curves(table, column, what)]
+            curved = {c: rows for c in measured if (rows := _curves(table, c, what))}
             if curved:
-                figures[name] = panels(table, curved, draw, curve_handles(table))
+                drawn = {row for rows in curved.values() for row in rows}
+                figures[name] = panels(table, list(curved), draw, curve_handles(table, drawn))
                 break
     return figures
 
@@ -185,7 +192,7 @@ def draw_differences(table: Measured) -> Figure:
     for y, line in enumerate(values):
         for x, value in enumerate(line):
             if not math.isnan(value):
-                text = f"{round(value, DIGITS) + 0.0:+.{DIGITS}f}".replace("-", "\N{MINUS SIGN}")
+                text = f"{shown(value):+.{DIGITS}f}".replace("-", "\N{MINUS SIGN}")
                 axes.text(x, y, text, ha="center", va="center", fontsize=9)
     axes.set_xticks(range(len(columns)), [column.label for column in columns], fontsize=9)
     axes.set_yticks(range(len(rows)), [labels[row.name] for row in rows], fontsize=9)
@@ -217,6 +224,11 @@ def _paper_points(table: Measured, column: Column) -> dict[str, Point]:
         for name, paper in cells.items()
         if RHO in paper and SCORE in paper
     }
+
+
+def _has_stated_lines(table: Measured, columns: Sequence[Column]) -> bool:
+    placed = [row.name for row in table.rows if row.x is not None]
+    return any(table.main in table.cell(row, c.name).paper for row in placed for c in columns)
 
 
 def _gaps(table: Measured) -> dict[tuple[str, str], float]:

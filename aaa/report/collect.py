@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aaa.experiments.lock import is_being_run
-from aaa.experiments.result import CHECKPOINT, is_finished
+from aaa.experiments.result import BEST_RUN, CHECKPOINT, is_finished, with_model
 from aaa.experiments.tables.cells import Row as SpecRow
 from aaa.experiments.tables.cells import Table
 from aaa.experiments.tables.index import Record, cells_known, index_path, read_records
@@ -104,14 +104,15 @@ def figures(result: Result) -> dict[str, float]:
 def curves(result: Result, directory: Path) -> dict[str, Curve]:
     """The headline on the development set, and the loss in training; a few points each.
 
-    None where the run has no metrics.csv any more.
+    None where the run has no metrics.csv any more. Those of a search are its best attempt's.
     """
     names = {
         "score": f"validation/{result['headline']}",
         "train_loss": "train/loss",
     }
+    place = with_model(directory) if BEST_RUN in result else directory
     try:
-        found = read_metrics(directory, names.values())
+        found = read_metrics(place, names.values())
     except ValueError:
         return {}
     score, loss = (found.get(key, {}) for key in names.values())

@@ -33,12 +33,15 @@ def make_folder(folder: Path) -> None:
 def write_files(wording: Wording, folder: Path) -> list[Path]:
     """Writes page, pictures, Markdown, LaTeX, CSV, JSON; returns their paths, the page first.
 
+    Pictures of an older writing that this table has no longer are removed.
+
     Raises:
         ValueError: if the folder cannot be made.
     """
-    from aaa.plots.files import save as save_picture  # matplotlib takes half a second
+    from aaa.plots.files import PICTURES  # matplotlib takes half a second
+    from aaa.plots.files import save as save_picture
     from aaa.report.charts import charts
-    from aaa.report.page import page
+    from aaa.report.page import CAPTIONS, page
 
     table = wording.table
     make_folder(folder)
@@ -46,6 +49,9 @@ def write_files(wording: Wording, folder: Path) -> list[Path]:
         name: save_picture(figure, folder / f"{table.name}-{name}")
         for name, figure in charts(table).items()
     }
+    for name in CAPTIONS.keys() - pictures.keys():
+        for suffix in PICTURES:
+            (folder / f"{table.name}-{name}{suffix}").unlink(missing_ok=True)
     texts = {
         "html": page(wording, {name: svg.read_text() for name, (_, svg) in pictures.items()}),
         "md": markdown(wording),

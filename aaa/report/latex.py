@@ -5,24 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from aaa.report.latex_text import escape
 from aaa.report.measured import QUANTITIES, Measured
 from aaa.report.wording import Part, Shown, Wording
 
 PACKAGES = "% needs \\usepackage{booktabs,graphicx}\n"
 # How wide a table is, LaTeX alone knows: it is shrunk to the text's width if it is wider.
 FITTED = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"
-
-# What LaTeX takes for signs of its own, and what its fonts have only in mathematics.
-SIGNS = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
-    "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-    "ρ": r"$\rho$", "α": r"$\alpha$", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
-    "†": r"$\dagger$", "‡": r"$\ddagger$", "×": r"$\times$", "–": "--", "·": r"$\cdot$",
-    "\N{UNION}": r"$\cup$", "\N{MINUS SIGN}": r"$-$", "≥": r"$\geq$", "≤": r"$\leq$",
-    "…": r"\ldots{}", "\N{RIGHT SINGLE QUOTATION MARK}": "'",
-}  # fmt: skip
-SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
 
 def latex(wording: Wording) -> str:
@@ -51,12 +40,6 @@ def latex(wording: Wording) -> str:
     )
 
 
-def escape(text: str) -> str:
-    """Any text as LaTeX; unicode's subscript digits become LaTeX's."""
-    escaped = "".join(SIGNS.get(sign, sign) for sign in text)
-    return re.sub("[₀-₉]+", lambda digits: f"$_{{{digits[0].translate(SUBSCRIPTS)}}}$", escaped)
-
-
 def _heads(table: Measured) -> str:
     """Tasks with their metrics, and below them the quantities if there are several."""
     width = len(table.quantities)
@@ -76,14 +59,17 @@ def _heads(table: Measured) -> str:
 
 
 def _line(wording: Wording, name: str, label: str) -> str:
-    """A row's line, and below it the paper's where it has figures."""
+    """A row's line, and below it the paper's where it has figures.
+
+    Lines begin with {}: the line's end before them would take "[" or "*" for its own argument.
+    """
     cells = [wording.cell(name, column.name) for column in wording.table.columns]
     lines = [[escape(label), *(text for cell in cells for text in map(_ours(cell), cell.parts))]]
     if any(part.paper for cell in cells for part in cell.parts):
         lines.append(
             ["\\quad\\scriptsize the paper", *(_paper(p) for c in cells for p in c.parts)]
         )
-    return "\n".join(f"{' & '.join(line)} \\\\" for line in lines)
+    return "\n".join(f"{{}}{' & '.join(line)} \\\\" for line in lines)
 
 
 def _ours(shown: Shown) -> Callable[[Part], str]:

@@ -6,7 +6,7 @@ paper's hollow, learned patterns are dark and fixed ones light.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +48,13 @@ class Look:
 
 
 def looks(table: Measured) -> dict[str, Look]:
-    """The look of each row, by name."""
-    found = {}
+    """The look of each row, by name; no two have the same marker in the same color."""
+    found: dict[str, Look] = {}
     for number, row in enumerate(table.rows):
         is_dense = _is_dense(table, row)
         color = LEARNED if row.learned else REFERENCE if is_dense else FIXED
-        marker = "" if is_dense else MARKERS[number % len(MARKERS)]
+        taken = {look.marker for look in found.values() if look.color == color}
+        marker = "" if is_dense else _marker(number, taken)
         found[row.name] = Look(marker, color, DASHES[number % len(DASHES)])
     return found
 
@@ -72,8 +73,8 @@ def series_looks(table: Measured) -> dict[str | None, Look]:
     }
 
 
-def row_handles(table: Measured) -> list[Line2D]:
-    """A legend of rows as points, and of the paper's."""
+def row_handles(table: Measured, drawn: Container[str], with_paper: bool) -> list[Line2D]:
+    """A legend of the rows that are drawn, by name, as points, and of the paper's."""
     labels = unique_labels(table.rows)
     handles = [
         Line2D(
@@ -81,11 +82,12 @@ def row_handles(table: Measured) -> list[Line2D]:
             label=labels[name],
         )
         for name, look in looks(table).items()
+        if name in drawn
     ]  # fmt: skip
-    return handles + _paper_handles(table)
+    return handles + _paper_handles(with_paper)
 
 
-def series_handles(table: Measured) -> list[Line2D]:
+def series_handles(table: Measured, with_paper: bool) -> list[Line2D]:
     """A legend of a figure's lines, and of the paper's."""
     handles = [
         Line2D(
@@ -94,11 +96,11 @@ def series_handles(table: Measured) -> list[Line2D]:
         )
         for name, look in series_looks(table).items()
     ]  # fmt: skip
-    return handles + _paper_handles(table)
+    return handles + _paper_handles(with_paper)
 
 
-def curve_handles(table: Measured) -> list[Line2D]:
-    """A legend of rows as lines."""
+def curve_handles(table: Measured, drawn: Container[str]) -> list[Line2D]:
+    """A legend of the rows that are drawn, by name, as lines."""
     labels = unique_labels(table.rows)
     return [
         Line2D(
@@ -106,16 +108,17 @@ def curve_handles(table: Measured) -> list[Line2D]:
             label=labels[name],
         )
         for name, look in looks(table).items()
+        if name in drawn
     ]  # fmt: skip
 
 
-def bar_handles(table: Measured) -> list[Patch]:
-    """A legend of quantities as bars, and of the paper's."""
+def bar_handles(table: Measured, drawn: Container[str]) -> list[Patch]:
+    """A legend of quantities as bars, and of the paper's in the columns that are drawn."""
     handles = []
     for (color, hatch), quantity in zip(BARS, table.quantities, strict=False):
         name = QUANTITIES[quantity]
         handles.append(Patch(facecolor=color, edgecolor=REFERENCE, label=name))
-        if any(quantity in cell.paper for cell in table.cells.values()):
+        if any(quantity in cell.paper for (_, c), cell in table.cells.items() if c in drawn):
             paper = f"{name}, the paper's"
             handles.append(Patch(facecolor="none", edgecolor=REFERENCE, hatch=hatch, label=paper))
     return handles
@@ -177,8 +180,15 @@ def _is_dense(table: Measured, row: Row) -> bool:
     return bool(values) and not any(values)
 
 
-def _paper_handles(table: Measured) -> list[Line2D]:
-    if not table.has_paper:
+def _marker(number: int, taken: Container[str]) -> str:
+    """The one of a row's number or the next that is free; a numeral where none is."""
+    start = number % len(MARKERS)
+    free = [marker for marker in MARKERS[start:] + MARKERS[:start] if marker not in taken]
+    return free[0] if free else f"${number + 1}$"
+
+
+def _paper_handles(with_paper: bool) -> list[Line2D]:
+    if not with_paper:
         return []
     label = "hollow, dotted: the paper's"
     return [

@@ -48,9 +48,8 @@ def main(arguments: list[str]) -> int:
     console = Console()
     named = [name for name in options.what if not Path(name).is_dir() and _is_table(name)]
     folders = [Path(name) for name in options.what if name not in named]
-    if options.fill and (options.results is not None or len(named) != 1):
-        raise ValueError("--fill goes with one named table, as in aaa table 4 --fill FILE")
-    if options.statistics and not named and options.results is None:
+    _refuse_what_does_not_go_together(options, named, folders)
+    if options.statistics:
         return _statistics(_runs(options, folders), options.to, console)
     notes: list[str] = []
     tables = _tables(options, named, folders, notes)
@@ -110,19 +109,43 @@ def _is_table(name: str) -> bool:
     return True
 
 
+def _refuse_what_does_not_go_together(
+    options: argparse.Namespace, named: Sequence[str], folders: Sequence[Path]
+) -> None:
+    """Rather than leave out of account what was asked for.
+
+    Raises:
+        ValueError: if an option is not for the table or the runs that are asked for.
+    """
+    of_runs = [f"--{name}" for name in ("statistics", *FILTERS) if getattr(options, name)]
+    if options.fill and (options.results is not None or len(named) != 1):
+        raise ValueError("--fill goes with one named table, as in aaa table 4 --fill FILE")
+    if options.results is not None:
+        if of_runs:
+            raise ValueError(
+                f"--results {options.results}: a kept table does not take {', '.join(of_runs)}: "
+                "those are for runs"
+            )
+    elif not named:
+        if options.scale is not None:
+            raise ValueError("--scale goes with a named table, as in aaa table 4 --scale small")
+        if options.statistics and options.wandb is not None:
+            raise ValueError("--wandb goes with tables, not with --statistics")
+    elif folders or of_runs:
+        raise ValueError(
+            f"{', '.join(named)}: a named table takes neither folders nor --statistics nor "
+            f"{', '.join(f'--{name}' for name in FILTERS)}: those are for runs"
+        )
+
+
 def _tables(
     options: argparse.Namespace, named: Sequence[str], folders: Sequence[Path], notes: list[str]
 ) -> list[Measured]:
     """What is to be shown; ``notes`` gets what is to be said of it first."""
     if options.results is not None:
-        return [_kept(options.results, named, folders)]
+        return [_kept(options.results, named, folders, options.scale)]
     if not named:
         return tables_of(_runs(options, folders))
-    if folders or options.statistics or any(getattr(options, name) for name in FILTERS):
-        raise ValueError(
-            f"{', '.join(named)}: a named table takes neither folders nor --statistics nor "
-            f"{', '.join(f'--{name}' for name in FILTERS)}: those are for runs"
-        )
     tables = [_measured(name, options.scale, options.output_dir, notes) for name in named]
     for path in options.fill:
         tables = [_filled(table, path, notes) for table in tables]
@@ -152,11 +175,17 @@ def _make_ready(options: argparse.Namespace, places: Iterable[Path | None]) -> N
         make_folder(options.output_dir / "tables")
 
 
-def _kept(path: Path, named: Sequence[str], folders: Sequence[Path]) -> Measured:
+def _kept(
+    path: Path, named: Sequence[str], folders: Sequence[Path], scale: str | None
+) -> Measured:
+    """The kept table, which has to be what was asked for beside it."""
     table = load(path)
     names = [find_table(name).stem for name in named] + [str(folder) for folder in folders]
     if set(names) - {table.name}:
         raise ValueError(f"{path} holds {table.name}, not {', '.join(names)}")
+    if scale not in (None, table.scale):
+        at = "no scale" if table.scale is None else f"scale {table.scale}"
+        raise ValueError(f"{path} holds {table.name} at {at}, not {scale}; leave --scale out")
     return table
 
 

@@ -10,6 +10,7 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -172,21 +173,21 @@ class Measured:
         So do neighbours of one series that are compared with nothing.
         """
         place = {row.name: number for number, row in enumerate(self.rows)}
-        first = list(range(len(self.rows)))  # of the block that each row is in
+        joined = set()  # the places of rows that are in the block of the row before
         for number, row in enumerate(self.rows):
             if row.compared_with is not None:
                 start, end = sorted((place[row.compared_with], number))
-                first[start : end + 1] = [first[start]] * (end + 1 - start)
+                joined |= set(range(start + 1, end + 1))
         compared = self.compared_rows
-        for number in range(1, len(self.rows)):
-            before, row = self.rows[number - 1 : number + 1]
-            alone = first[number] == number and before.series == row.series
-            if alone and not {before.name, row.name} & compared:
-                first[number] = first[number - 1]
-        return [
-            [row for row, its in zip(self.rows, first, strict=True) if its == start]
-            for start in dict.fromkeys(first)
-        ]
+        for number, (before, row) in enumerate(pairwise(self.rows), start=1):
+            if before.series == row.series and not {before.name, row.name} & compared:
+                joined.add(number)
+        blocks: list[list[Row]] = []
+        for number, row in enumerate(self.rows):
+            if number not in joined:
+                blocks.append([])
+            blocks[-1].append(row)
+        return blocks
 
     @property
     def compared_rows(self) -> set[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from aaa.report.measured import FINISHED, QUANTITIES, SCORE, Measured
+from aaa.report.measured import FINISHED, QUANTITIES, SCORE, Measured, Run
 from aaa.report.wording import WORDS, Wording, p_text, row_verdict, unique_labels
 
 # What is said of each picture, above it and to those who cannot see it.
@@ -62,11 +62,7 @@ def _details(table: Measured, row: str, column: str) -> str:
     """What appears when one points at a cell: every seed."""
     lines = []
     for run in table.cell(row, column).runs:
-        figures = ", ".join(
-            f"{QUANTITIES[quantity]} {run.figures[quantity]:.2f}"
-            for quantity in table.quantities
-            if quantity in run.figures
-        )
+        figures = _figures(run, table.quantities)
         what = figures if run.status == FINISHED else WORDS[run.status]
         lines.append(" · ".join(filter(None, (f"seed {run.seed}", what, run.run_id, run.note))))
     return "\n".join(lines)
@@ -80,16 +76,21 @@ def _runs(table: Measured) -> list[dict[str, str]]:
             "column": column.label,
             "seed": str(run.seed),
             "status": WORDS.get(run.status, run.status),
-            "figures": ", ".join(
-                f"{QUANTITIES[quantity]} {run.figures[quantity]:.2f}"
-                for quantity in dict.fromkeys((SCORE, *table.quantities))
-                if quantity in run.figures
-            ),
+            "figures": _figures(run, dict.fromkeys((SCORE, *table.quantities))),
             "run": run.run_id or "",
             "note": run.note,
         }
         for row, column, run in table.runs()
     ]
+
+
+def _figures(run: Run, quantities: Iterable[str]) -> str:
+    """Of one run, more precisely than in a cell; what rounds to nothing has no sign."""
+    return ", ".join(
+        f"{QUANTITIES[quantity]} {round(run.figures[quantity], 2) + 0.0:.2f}"
+        for quantity in quantities
+        if quantity in run.figures
+    )
 
 
 def _data_uri(svg: str) -> str:

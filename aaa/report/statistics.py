@@ -36,6 +36,11 @@ class Spread:
     n: int
 
 
+def shown(value: float) -> float:
+    """A score or percentage as it is shown; what rounds to nothing has no sign."""
+    return round(value, DIGITS) + 0.0
+
+
 def spread(values: Sequence[float]) -> Spread | None:
     """Of at least one value; None for none."""
     if not values:
@@ -50,9 +55,10 @@ class Comparison:
 
     Args:
         difference: of the means; None if one is missing.
-        paper: the same of the paper's figures.
+        paper: of the paper's figures.
         p_value, p_adjusted: of Welch's test, alone and over the table; None if it wasn't made.
         reason: why it was not.
+        shown: of the means as they are shown: what arrows, wins and their mean are of.
     """
 
     row: Row
@@ -62,11 +68,16 @@ class Comparison:
     p_value: float | None = None
     p_adjusted: float | None = None
     reason: str = ""
+    shown: float | None = None
 
 
 @dataclass(frozen=True)
 class RowComparison:
-    """A row against the row that it is compared with, over all columns measured in both."""
+    """A row against the row that it is compared with, over all columns measured in both.
+
+    What is won and by how much goes by the figures as shown, as what is bold does; the test does
+    not.
+    """
 
     row: Row
     other: Row
@@ -116,12 +127,13 @@ def compare_rows(
         if not differences:
             continue
         p_value, reason = _signed_rank(differences)
-        signs = [_sign(difference) for difference in differences]
+        as_shown = [c.shown for c in of_row if c.shown is not None]
         compared.append(
             RowComparison(
                 row, table.row(row.compared_with),
-                wins=signs.count(1), ties=signs.count(0), losses=signs.count(-1),
-                mean_difference=statistics.fmean(differences),
+                wins=sum(difference > 0 for difference in as_shown), ties=as_shown.count(0.0),
+                losses=sum(difference < 0 for difference in as_shown),
+                mean_difference=statistics.fmean(as_shown),
                 paper_wins=sum(difference > 0 for difference in paper), paper_columns=len(paper),
                 p_value=p_value, reason=reason,
             )
@@ -142,7 +154,7 @@ def best(table: Measured) -> set[tuple[str, str]]:
             continue
         for column in table.columns:
             means = {
-                row.name: round(measured.mean, DIGITS)
+                row.name: shown(measured.mean)
                 for row in block
                 if (measured := spread(table.cell(row.name, column.name).values(table.main)))
             }
@@ -161,9 +173,12 @@ def _compare(table: Measured, row: Row, column: Column) -> Comparison:
         paper = cell.paper[table.main] - other.paper[table.main]
     if not ours or not theirs:
         return Comparison(row, column, None, paper, reason="not measured yet")
-    difference = statistics.fmean(ours) - statistics.fmean(theirs)
+    means = statistics.fmean(ours), statistics.fmean(theirs)
     p_value, reason = _welch(ours, theirs)
-    return Comparison(row, column, difference, paper, p_value, reason=reason)
+    return Comparison(
+        row, column, means[0] - means[1], paper, p_value, reason=reason,
+        shown=shown(shown(means[0]) - shown(means[1])),
+    )  # fmt: skip
 
 
 def _welch(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float | None, str]:
@@ -189,9 +204,3 @@ def _signed_rank(differences: Sequence[float]) -> tuple[float | None, str]:
     with warnings.catch_warnings():  # with ties it falls back to a normal approximation, loudly
         warnings.simplefilter("ignore")
         return float(wilcoxon(differences).pvalue), ""
-
-
-def _sign(difference: float) -> int:
-    """Of a difference as shown: what rounds to nothing is a tie."""
-    shown = round(difference, DIGITS)
-    return (shown > 0) - (shown < 0)

@@ -29,6 +29,7 @@ from aaa.report.statistics import (
     best,
     compare,
     compare_rows,
+    shown,
     spread,
 )
 
@@ -210,7 +211,7 @@ def number(found: Spread | None, hide_no_deviation: bool = False) -> str:
     """ "79.1 ± 0.8"; a single value has no deviation."""
     if found is None:
         return ""
-    mean = f"{found.mean:.{DIGITS}f}"
+    mean = f"{shown(found.mean):.{DIGITS}f}"
     if found.deviation is None or (hide_no_deviation and round(found.deviation, DIGITS) == 0):
         return mean
     return f"{mean} ± {found.deviation:.{DIGITS}f}"
@@ -228,9 +229,9 @@ def became(cell: Cell) -> str:
 
 def arrow(difference: float, digits: int = DIGITS) -> str:
     """ "↑ 5.2", "↓ 5.2" or "= 0.0"."""
-    shown = round(difference, digits)
-    sign = "↑" if shown > 0 else "↓" if shown < 0 else "="
-    return f"{sign} {abs(shown):.{digits}f}"
+    rounded = round(difference, digits)
+    sign = "↑" if rounded > 0 else "↓" if rounded < 0 else "="
+    return f"{sign} {abs(rounded):.{digits}f}"
 
 
 def mark(comparison: Comparison) -> str:
@@ -288,7 +289,7 @@ def _part(cell: Cell, quantity: str, comparison: Comparison | None, is_main: boo
     paper = f"{cell.paper[quantity]:g}" if quantity in cell.paper else ""
     if comparison is None or not is_main:
         return Part(quantity, value, paper=paper)
-    difference, stated = comparison.difference, comparison.paper
+    difference, stated = comparison.shown, comparison.paper
     return Part(
         quantity,
         value,

@@ -65,6 +65,31 @@ def test_over_steps_and_over_layers() -> None:
     assert any("at the end 3.0 tokens a text and layer" in title for title in titles)
 
 
+def test_figures_of_a_test_split_are_points_of_their_own() -> None:
+    course = Course(CURVES, RESULT | {"split": "test"})
+    figure = course_figure(course)
+    rho = lines(figure, "sparsity ρ over steps")
+    assert rho["development set"] == ([10, 20], [0.2, 0.4])
+    assert rho["test split"] == ([30], [0.6])
+    scores = lines(figure, "accuracy x 100")
+    assert scores.pop("test split") == ([30], [61.0])
+    assert [y for _, y in scores.values()] == [[50, 60, 62]]
+    assert lines(figure, "rows and columns")["columns"][0] == [10, 20]
+    assert list(course.layers("rho")) == list(course.layers("row_share")) == [10, 20]
+    assert list(lines(figure, "columns open")) == ["step 10", "step 20"]
+    titles = "\n".join(axes.get_title() for axes in figure.axes)
+    assert "at the end 3.0 tokens a text and layer, test split" in titles
+    assert figure.get_suptitle().endswith("accuracy 61.0 at ρ 60.0 % on the test split")
+    development = course_figure(Course(CURVES, RESULT | {"split": "validation"}))
+    assert development.get_suptitle().endswith("at ρ 60.0 % on the development set")
+
+
+def test_a_test_split_alone_leaves_panels_empty() -> None:
+    course = Course({"train/rho": {0: 0.0}}, RESULT | {"split": "test"})
+    assert lines(course_figure(course), "sparsity ρ over steps")["test split"] == ([30], [0.6])
+    assert not layers_figure(course).axes[0].axison
+
+
 def test_fixed_patterns_have_no_rows_and_columns() -> None:
     result = {key: v for key, v in RESULT.items() if "row" not in key and "column" not in key}
     curves = {name: curve for name, curve in CURVES.items() if "share" not in name}

@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from aaa.report.axes import axes_lines, axes_markdown, has_axes, token_lines
+from aaa.report.axes import (
+    axes_lines,
+    axes_markdown,
+    axes_title,
+    has_axes,
+    show_axes,
+    token_lines,
+)
 from aaa.report.main import main
 
 
@@ -54,8 +62,16 @@ def test_tokens_of_rows_beside_those_of_columns() -> None:
 
 def test_markdown_has_both_tables_and_no_broken_cell() -> None:
     text = axes_markdown(result())
-    assert text.startswith("**rte · aaa · tiny · seed 3**\n\n| layer |")
+    assert text.startswith("**rte · aaa · tiny · seed 3 · development set**\n\n| layer |")
     assert r"| \| | 100.0 | 4 |" in text
+
+
+def test_whose_figures_they_are_names_the_split(capsys: pytest.CaptureFixture[str]) -> None:
+    assert axes_title(result(split="validation")).endswith("seed 3 · development set")
+    show_axes(result(split="test"), Console(width=200))
+    shown = capsys.readouterr().out
+    assert shown.count("seed 3 · test split") == 2
+    assert "development" not in shown
 
 
 def write(folder: Path, figures: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from aaa.report.charts import charts
+from aaa.report.looks import MARKERS, looks
 from aaa.report.measured import Cell, Measured, Row, Run
 from tests.report.fakes import LABELS, TASKS, lines_series, table_4
 
@@ -97,6 +98,60 @@ def test_quantities_without_a_score_are_bars() -> None:
     assert list(figures) == ["bars", "differences"]
     heights = sorted(patch.get_height() for patch in figures["bars"].axes[0].patches)  # type: ignore[attr-defined]
     assert heights == [0.8, 1.0, 1.6, 1.7]
+
+
+def labels_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_legend_lists_what_is_drawn() -> None:
+    """No row that is not measured, nor the paper's points where it states no rho."""
+    made = table_4(seeds=1, tasks=("rte", "cola"))
+    rows = (*made.rows[:4], Row("x", "X", quoted="Tay et al. (2021)"))
+    cells = {
+        place: replace(cell, paper={"score": cell.paper["score"]})
+        for place, cell in made.cells.items()
+        if place[0] in ("full", "local2_global2", "aaa_1")
+    }
+    cells["x", "rte"] = Cell(paper={"score": 65.9})
+    cells["local2_global2", "rte"] = Cell(paper=cells["local2_global2", "rte"].paper)
+    cells["aaa_1", "rte"] = Cell((replace(cells["aaa_1", "rte"].runs[0], curves={}),))
+    cells["aaa_1", "cola"] = Cell()
+    figures = charts(replace(made, rows=rows, cells=cells))
+    assert labels_of(figures["score-against-rho"]) == ["Full", "Local₂ + Global₂", "AAA"]
+    assert labels_of(figures["learning-curves"]) == ["Full", "Local₂ + Global₂"]
+    stated = {place: replace(cell, runs=()) for place, cell in made.cells.items()}
+    cells |= {("local3_global1", "rte"): stated["local3_global1", "rte"]}
+    assert labels_of(charts(replace(made, rows=rows, cells=cells))["score-against-rho"]) == [
+        "Full", "Local₂ + Global₂", "Local₃ + Global₁", "AAA", "hollow, dotted: the paper's",
+    ]  # fmt: skip
+
+
+def test_figures_and_bars_name_the_papers_where_it_is_drawn() -> None:
+    lines = lines_series()
+    assert labels_of(charts(lines)["lines"]) == ["up", "down"]
+    first = replace(lines.cells["none", "rte"], paper={"score": 50.0})
+    stated = replace(lines, cells={**lines.cells, ("none", "rte"): first})
+    assert labels_of(charts(stated)["lines"])[-1] == "hollow, dotted: the paper's"
+    made = table_4(seeds=1, tasks=("rte", "cola"))
+    cells = {
+        (row, column): replace(cell, paper={}) if column == "rte" else replace(cell, runs=())
+        for (row, column), cell in made.cells.items()
+    }
+    bars = charts(replace(made, quantities=("score",), cells=cells))["bars"]
+    assert labels_of(bars) == ["score"]
+
+
+def test_no_two_rows_have_the_same_marker_in_the_same_color() -> None:
+    made = table_4(seeds=1, tasks=("rte",))
+    names = [f"r{number}" for number in range(40)]
+    rows = tuple(Row(name, name, learned=name.endswith("5")) for name in names)
+    cells = {(name, "rte"): made.cells["aaa_1", "rte"] for name in names}
+    found = looks(replace(made, rows=rows, cells=cells))
+    assert len({(look.marker, look.color) for look in found.values()}) == len(rows)
+    assert [found[name].marker for name in names[:13]] == list(MARKERS)
+    figure = charts(replace(made, rows=rows, cells=cells))["score-against-rho"]
+    FigureCanvasAgg(figure).draw()  # matplotlib knows all of them
 
 
 def test_nothing_measured_nothing_drawn(table: Measured) -> None:

@@ -17,7 +17,7 @@ from aaa.experiments.tables.index import write_records
 from aaa.experiments.tables.spec import load_table
 from aaa.report.collect import CURVE_POINTS, collect
 from aaa.report.measured import Run
-from tests.report.fakes import record, write_run, write_sweep
+from tests.report.fakes import metrics_of, record, write_run, write_sweep
 
 PLACE = ("full", "rte")
 
@@ -96,6 +96,18 @@ def test_a_run_without_metrics_has_no_curves(spec: Table, tmp_path: Path) -> Non
     for written in records:
         (tmp_path / "runs" / str(written.run_id) / "metrics.csv").unlink()
     assert the_run(spec, tmp_path).curves == {}
+
+
+def test_a_search_has_the_curves_of_its_best_attempt(spec: Table, tmp_path: Path) -> None:
+    cell = next(c for c in spec.cells() if (c.row, c.column) == PLACE)
+    write_run(tmp_path, "attempt", metrics_of(62, 60, is_learned=True), score=62.0)
+    search = write_run(tmp_path, "search", best_run="attempt", score=62.0)
+    (search / "metrics.csv").unlink()
+    write_records(tmp_path, spec, [record(cell, "search")])
+    run = the_run(spec, tmp_path)
+    assert run.run_id == "search"
+    assert [step for step, _ in run.curves["score"]] == [200, 400, 600]
+    assert len(run.curves["train_loss"]) == CURVE_POINTS
 
 
 def test_facts_say_where_figures_come_from(spec: Table, tmp_path: Path) -> None:

@@ -32,10 +32,15 @@ from tests.report.fakes import TASKS, lines_series, table_4
 ODD = "50 % of <b>A_1</b> & $x^2$ | #1 {~} [a] *b* \\n"
 
 
-def compiled(table: str, folder: Path) -> str:
+# What no font of LaTeX has, or only some have; and what a line's end would take for its own.
+STRANGE = ('"τ ≈ λ" é ñ ş ł ½ x² ™ ﬁ \N{FULLWIDTH PERCENT SIGN} 你 ✓ \u200b\x1b', "[h] T", "*", "")
+
+
+def compiled(table: str, folder: Path, encoding: str = "T1") -> str:
     """What pdflatex says of a table, which it takes."""
     (folder / "t.tex").write_text(
-        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx}\n"
+        f"\\documentclass{{article}}\\usepackage[{encoding}]{{fontenc}}\n"
+        "\\usepackage{booktabs,graphicx}\n"
         f"\\begin{{document}}\n{table}\\end{{document}}\n"
     )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
@@ -100,10 +105,28 @@ class TestLatex:
             ("Local₂ + Global₁₂", "Local$_{2}$ + Global$_{12}$"),
             ("ρ ↑ 5†", r"$\rho$ $\uparrow$ 5$\dagger$"),
             ("a\\b~", r"a\textbackslash{}b\textasciitilde{}"),
+            ('say "no"', "say ''no''"),  # OT1 has no straight quotation mark
+            ("τ ≈ λ, 10⁻³ or x²", r"$\tau$ $\approx$ $\lambda$, 10$^{-}$$^{3}$ or x$^{2}$"),
+            ("Zoë, Çağ, Łódź", r"Zo\"{e}, \c{C}a\u{g}, \L{}\'{o}d\'{z}"),
+            ("e\u0301 ą ế", r"\'{e} a \^{e}"),
+            ("½ ™ ﬁ ① \N{FULLWIDTH PERCENT SIGN}", r"1/2 TM fi 1 \%"),
+            ("你 й ✓", "? ? ?"),
+            ("a\u200b\x1bb\nc\u00a0d", "ab c d"),
         ],
     )
     def test_escaping(self, text: str, escaped: str) -> None:
         assert escape_latex(text) == escaped
+        assert escape_latex(text).isascii()
+        assert escape_latex(text).isprintable()
+
+    def test_no_label_is_taken_for_an_argument_of_the_line_before(self) -> None:
+        """\\\\ and \\midrule look for "[" and "*" beyond the end of the line."""
+        made = table_4(seeds=1, tasks=TASKS[:1])
+        rows = [replace(made.rows[0], label=label) for label in ("[2mm] a", "* b", "c")]
+        named = tuple(replace(row, name=str(place)) for place, row in enumerate(rows))
+        body = latex(Wording(replace(made, rows=named, cells={}))).partition("\\midrule\n")[2]
+        lines = body.partition("\\bottomrule")[0].splitlines()
+        assert [line.split(" &")[0] for line in lines] == ["{}[2mm] a", "{}* b", "{}c"]
 
     def test_every_line_has_as_many_cells(self, wording: Wording) -> None:
         text = latex(wording)
@@ -152,6 +175,15 @@ class TestLatex:
         table = wording.table
         odd = replace(table, title=ODD, rows=(replace(table.rows[0], label=ODD), *table.rows[1:]))
         compiled(latex(Wording(odd)), tmp_path)
+
+    @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+    @pytest.mark.parametrize("encoding", ["OT1", "T1"])
+    def test_strange_signs_compile(self, encoding: str, tmp_path: Path) -> None:
+        made = table_4(tasks=TASKS[:1])
+        labels = [*STRANGE, *(row.label for row in made.rows[len(STRANGE) :])]
+        rows = [replace(row, label=label) for row, label in zip(made.rows, labels, strict=True)]
+        odd = replace(made, title=STRANGE[0], rows=tuple(rows))
+        assert "Missing character" not in compiled(latex(Wording(odd)), tmp_path, encoding)
 
 
 def test_csv_has_every_figure_in_full(wording: Wording) -> None:
@@ -234,6 +266,34 @@ class TestPage:
         empty = replace(table, cells={})
         html = page(Wording(empty), {})
         assert "No run is finished yet" in Reader(html).text
+
+
+def test_pictures_that_a_table_no_longer_has_are_removed(tmp_path: Path) -> None:
+    made = table_4(seeds=1, tasks=("stsb",))
+    first = write_files(Wording(made), tmp_path)
+    others = [tmp_path / name for name in ("table_4-mine.png", "table_4b-differences.png")]
+    for path in others:
+        path.touch()
+    cells = {
+        place: Cell(tuple(replace(run, curves={}) for run in cell.runs))
+        for place, cell in made.cells.items()
+    }
+    again = write_files(Wording(replace(made, cells=cells)), tmp_path)
+    gone = {path.name for path in set(first) - set(again)}
+    assert gone == {
+        f"table_4-{name}.{suffix}"
+        for name in ("learning-curves", "differences")
+        for suffix in ("png", "svg")
+    }
+    assert set(tmp_path.iterdir()) == {*again, *others}
+
+
+def test_a_runs_figure_that_rounds_to_nothing_has_no_sign() -> None:
+    table = lines_series()
+    run = Run(0, "finished", "none", {"score": -0.001})
+    html = page(Wording(replace(table, cells={("none", "rte"): Cell((run,))})), {})
+    assert "score 0.00" in html
+    assert "-0.00" not in html
 
 
 def test_files_are_the_same_each_time(tmp_path: Path) -> None:

@@ -182,6 +182,15 @@ class TestKept:
         with pytest.raises(ValueError, match="holds table_4, not table_5"):
             main(["5", "--results", str(path)])
 
+    def test_another_scale_than_said(self, tmp_path: Path) -> None:
+        path = save(table_4(seeds=1), tmp_path / "t.json")
+        assert main(["4", "--scale", "small", "--results", str(path)]) == 0
+        with pytest.raises(ValueError, match="holds table_4 at scale small, not demo; leave --s"):
+            main(["--scale", "demo", "--results", str(path)])
+        path = save(replace(table_4(seeds=1), name="runs-tiny", scale=None), tmp_path / "r.json")
+        with pytest.raises(ValueError, match="holds runs-tiny at no scale, not demo"):
+            main(["--scale", "demo", "--results", str(path)])
+
     def test_what_is_no_table(self, tmp_path: Path) -> None:
         (tmp_path / "t.json").write_text(json.dumps({"a": 1}))
         with pytest.raises(ValueError, match="no measured table"):
@@ -222,12 +231,22 @@ class TestRuns:
         (["4", "--task", "rte"], "a named table takes neither folders"),
         (["4", "5", "--fill", "t.json"], "--fill goes with one named table"),
         (["--results", "t.json", "--fill", "t.json"], "--fill goes with one named table"),
+        (["--results", "t.json", "--statistics"], "a kept table does not take --statistics"),
+        (["4", "--results", "t.json", "--task", "rte"], "a kept table does not take --task"),
+        (["--results", "t.json", "--pattern", "aaa", "--model", "tiny"], "--pattern, --model: th"),
+        (["--scale", "small"], "--scale goes with a named table, as in aaa table 4"),
+        ([".", "--scale", "small"], "--scale goes with a named table, as in aaa table 4"),
+        ([".", "--statistics", "--scale", "small"], "--scale goes with a named table"),
+        ([".", "--statistics", "--wandb", "offline"], "--wandb goes with tables"),
     ],
 )
 def test_wrong_input_is_said(arguments: list[str], said: str) -> None:
     with pytest.raises(ValueError, match=r"folder|table|scale") as error:
         main(arguments)
     assert said in str(error.value)
+    with pytest.raises(SystemExit) as end:
+        cli.table(arguments)
+    assert end.value.code == 2
 
 
 @pytest.mark.parametrize(

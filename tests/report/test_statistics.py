@@ -114,10 +114,29 @@ def test_rows_are_compared_over_columns() -> None:
     table = two_rows(([50.0], [55.0]), ([50.0], [50.04]), ([50.0], [48.0]), paper=(70, 71))
     [row] = compare_rows(table, compare(table))
     assert (row.wins, row.ties, row.losses) == (1, 1, 1)  # 0.04 rounds to nothing
-    assert row.mean_difference == pytest.approx((5 + 0.04 - 2) / 3)
+    assert row.mean_difference == pytest.approx((5 + 0 - 2) / 3)
     assert (row.paper_wins, row.paper_columns) == (3, 3)
     assert row.p_value is None
     assert "needs 6 columns, here are 3" in row.reason
+
+
+@pytest.mark.parametrize(
+    ("fixed", "ours", "difference"),
+    [(78.96, 79.04, 0.0), (78.94, 78.96, 0.1), (79.16, 78.84, -0.4), (-0.04, 0.04, 0.0)],
+)
+def test_bold_arrows_and_wins_are_of_the_figures_as_shown(
+    fixed: float, ours: float, difference: float
+) -> None:
+    table = two_rows(([fixed], [ours]))
+    cells = compare(table)
+    cell = cells["aaa", "c0"]
+    assert cell.difference == ours - fixed
+    assert cell.shown == difference
+    [row] = compare_rows(table, cells)
+    assert (row.wins, row.ties) == (int(difference > 0), int(difference == 0))
+    assert row.mean_difference == difference
+    assert (("aaa", "c0") in best(table)) == (difference >= 0)
+    assert (("fixed", "c0") in best(table)) == (difference <= 0)
 
 
 def test_the_signed_rank_test_has_its_exact_value() -> None:
@@ -159,6 +178,20 @@ def test_a_chain_of_comparisons_is_one_block() -> None:
         *(replace(row, compared_with=before.name) for before, row in pairwise(rows)),
     ]
     assert len(Measured("t", "T", tuple(chained), (), {}).blocks()) == 1
+
+
+def test_comparisons_that_cross_are_one_block_wherever_they_point() -> None:
+    rows = (Row("c", "C"), Row("a", "A", "d"), Row("b", "B", "c"), Row("d", "D"), Row("e", "E"))
+    table = Measured("t", "T", rows, (Column("x", "X"),), {})
+    assert [[row.name for row in block] for block in table.blocks()] == [
+        ["c", "a", "b", "d"], ["e"]
+    ]  # fmt: skip
+    scores = {"c": 50.0, "a": 51.0, "b": 52.0, "d": 53.0}
+    cells = {
+        (name, "x"): Cell((Run(0, "finished", figures={"score": score}),))
+        for name, score in scores.items()
+    }
+    assert best(replace(table, cells=cells)) == {("d", "x")}
 
 
 def test_rows_of_one_series_without_comparisons_are_one_block() -> None:

@@ -65,11 +65,24 @@ def test_numbers() -> None:
     assert number(Spread(79.149, 0.84, 3)) == "79.1 ± 0.8"
     assert number(Spread(79.149, None, 1)) == "79.1"
     assert number(Spread(69.0, 0.01, 3), hide_no_deviation=True) == "69.0"
+    assert number(Spread(-0.04, 0.01, 3)) == "0.0 ± 0.0"
+    assert number(Spread(-0.06, None, 1)) == "-0.1"
     assert number(None) == ""
     assert [arrow(5.15), arrow(-5.15), arrow(-0.04), arrow(4, 0)] == [
         "↑ 5.2", "↓ 5.2", "= 0.0", "↑ 4",
     ]  # fmt: skip
     assert [p_text(None), p_text(0.0004), p_text(0.0437)] == ["–", "< 0.001", "0.044"]
+
+
+def test_an_arrow_is_the_difference_of_what_stands_beside_it() -> None:
+    table = with_runs(done(0, 79.04))
+    other = ("local2_global1_random1", "rte")
+    cells = dict(table.cells) | {other: replace(table.cells[other], runs=(done(0, 78.96),))}
+    wording = Wording(replace(table, cells=cells))
+    shown = wording.cell(*CELL)
+    assert (shown.main.value, shown.main.arrow, shown.is_best) == ("79.0", "= 0.0", True)
+    assert wording.cell(*other).main.value == "79.0"
+    assert wording.cell(*other).is_best
 
 
 def test_the_papers_figures_are_as_it_prints_them() -> None:
