@@ -171,18 +171,22 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: P
 def _export_from_before(
     job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> str:
-    """Exports the latest checkpoint's weights, and says how to go on from there."""
-    path = find_resume_point(job.directory, job.run_id)
-    if path is None:
+    """Exports the latest checkpoint's weights, and says how to go on from there, if it can."""
+    try:
+        path = find_resume_point(job.directory, job.run_id)
+        if path is None:
+            return ""
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        weights = {
+            name.removeprefix("model."): value
+            for name, value in state["state_dict"].items()
+            if name.startswith("model.")
+        }
+        model.load_state_dict(weights)
+        export(model, tokenizer, job.directory / MODEL)
+    except (OSError, ValueError, RuntimeError) as trouble:  # why the run failed must not be lost
+        log.warning("its weights from before could not be exported: %s", trouble)
         return ""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    weights = {
-        name.removeprefix("model."): value
-        for name, value in state["state_dict"].items()
-        if name.startswith("model.")
-    }
-    model.load_state_dict(weights)
-    export(model, tokenizer, job.directory / MODEL)
     return f"; model.path={job.run_id} begins with its weights of step {state['global_step']}"
 
 

@@ -107,11 +107,9 @@ def _start(config: DictConfig) -> tuple[Pretrainable, TokenizerSource | None]:
     if isinstance(encoder, NewBert) and encoder.path is not None:
         # Its config may name the tokenizer of a new one, as bert_base's does: no mistake.
         why = f"{encoder.path} has its own"
-        check_not_given("model", ("path", "max_position_embeddings"), why)
+        check_not_given("model", ("path",), why)
         check_not_given("tokenizer", (), why)
-        longer = is_given("model.max_position_embeddings")
-        longest = encoder.max_position_embeddings if longer else None
-        return PretrainedEncoder(path=encoder.path, max_position_embeddings=longest), None
+        return PretrainedEncoder(path=encoder.path), None
     if isinstance(encoder, Encoder):
         why = f"model={config.names.model} brings its own; choose model=bert_4x256 or bert_base"
         check_unread(config, "pretrain", ["tokenizer.path"], why)

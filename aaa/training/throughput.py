@@ -52,7 +52,7 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     """
     kind = torch.bfloat16 if precision.startswith("bf16") else torch.float32
     if device.type != "cpu":
-        name = torch.cuda.get_device_name(device)
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         for part, flops in PEAKS.items():
             if part in name:
                 return flops[kind]
