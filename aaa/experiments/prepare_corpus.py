@@ -79,6 +79,11 @@ def prepare_corpus(plan: PretrainingPlan) -> PreparedCorpus:
         kept = streams["validation"]
         train = MaskedBlocks(Blocks(streams["train"], data.max_length, tokenizer), masking, seed)
     held_out = Blocks(kept, data.max_length, tokenizer)
+    if len(held_out) < plan.settings.world_size:
+        raise ValueError(
+            f"the documents held out are {len(held_out)} blocks, fewer than the "
+            f"{plan.settings.world_size} processes: raise data.held_out"
+        )
     _check_vocabulary(plan, held_out, tokenizer)
     validation = MaskedBlocks(held_out, _masking(plan, tokenizer, HELD_OUT_SEED), None)
     return PreparedCorpus(train, validation, tokenizer, control, by_length)

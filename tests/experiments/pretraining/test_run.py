@@ -212,6 +212,8 @@ class TestIdentity:
             (["data.config=2014.en"], "data.config=.* choose corpus=wikipedia or scale=small"),
             (["tokenizer.path=/nowhere"], "tokenizer.path=/nowhere .* model=tiny brings its own"),
             (["corpus.num_documents=0"], "num_documents must be 1 or more"),
+            (["corpus.num_documents=60", "data.held_out=0.02", "training.devices=8"],
+             "held out are 1 blocks, fewer than the 8 processes: raise data.held_out"),
             (["run.resume_from=nowhere"], "has no checkpoint that can be read"),
             (["pattern=aaa", "sparsity.target=0.99"], "out of reach"),
         ],
