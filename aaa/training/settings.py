@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from aaa.data.batching import batches_per_epoch
 from aaa.numbers import check_bool, is_number
 
 Precision = Literal["32-true", "bf16-mixed"]
@@ -132,7 +132,8 @@ class TrainingSettings:
         if self.max_steps is not None:
             return self.max_steps
         assert self.max_epochs is not None
-        return max(1, round(self.max_epochs * math.ceil(num_examples / self.examples_a_step)))
+        per_epoch = batches_per_epoch(num_examples, self.examples_a_step)
+        return max(1, round(self.max_epochs * per_epoch))
 
 
 @dataclass(frozen=True, kw_only=True)
