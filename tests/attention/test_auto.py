@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aaa.attention import auto
 from aaa.attention.auto import auto_attention, choose, choose_on_gpu
@@ -70,6 +72,14 @@ def test_choice(mask: SparseMask, grad: bool, name: str) -> None:
         (SPARSE(HERE), "training", torch.float32, "triton"),
         (SPARSE(HERE), "inference", torch.float64, "sdpa"),  # no dtype of the kernels
         (Full()(HERE), "inference", torch.bfloat16, "sdpa"),
+        ((Local(256) | Global(2))(HERE), "inference", torch.bfloat16, "triton"),
+        (Local(600)(HERE), "training", torch.bfloat16, "sdpa"),  # 29 % of the cells
+        (
+            SparseMask(HERE.keep_BN, torch.ones(1, 1, 4096), window=64),
+            "training",
+            torch.float32,
+            "triton",
+        ),
         (SPARSE(MIDDLE), "training", torch.bfloat16, "sdpa"),
         ((Local(2) | Random(1))(HERE), "inference", torch.bfloat16, "sdpa"),
         ((Local(2) | Random(1))(VERY_LONG), "inference", torch.bfloat16, "gathered"),
@@ -84,6 +94,25 @@ def test_choice_on_a_gpu(mask: SparseMask, mode: str, dtype: torch.dtype, name: 
     """What needs no GPU to be asked."""
     pytest.importorskip("triton")
     assert choose_on_gpu(mask, mode, dtype)[0] == name
+
+
+def test_asking_on_a_gpu_starts_few_kernels() -> None:
+    """Each takes some ten microseconds to start, in every layer of every pass."""
+    pytest.importorskip("triton")
+    mask = (Local(256) | Global(2))(HERE)
+    with Operations() as counted:
+        choose_on_gpu(mask, "inference", torch.bfloat16)
+    assert 0 < counted.number < 40
+
+
+class Operations(TorchDispatchMode):
+    """Counts what PyTorch does, views of tensors included."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += 1
+        return func(*args, **(kwargs or {}))
 
 
 def test_the_choice_is_said_once(
