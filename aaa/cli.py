@@ -171,7 +171,7 @@ def _run_hydra(config_name: str, arguments: list[str], task: Callable[[DictConfi
     try:
         entry(task)()
     except (HydraException, OmegaConfBaseException) as error:
-        fail(explain(error, config_name))
+        fail(explain(error, config_name, arguments))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 

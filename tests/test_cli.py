@@ -73,6 +73,11 @@ def test_help_of_pretrain_lists_choices() -> None:
             ["finetune", "+pattern.axis.initial_logits=1"],
             "pattern.axis.initial_logits is unknown, did you mean initial_logit? known",
         ),
+        (
+            ["finetune", "-m", "+table=2", "task.limits.test=8"],
+            "task.limits is unknown; known: kind, num_train, num_validation, seed; for what the "
+            "table's own choices have, write it as +task.limits=",
+        ),
         (["finetune", "seed.x=1"], "Could not override 'seed.x'"),
         (["finetune", "training.max_steps"], "training.max_steps"),
         (["finetune", "sparsity.target=1.5"], "sparsity.target"),

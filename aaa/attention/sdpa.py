@@ -41,9 +41,9 @@ def sdpa_attention(
 def _attention_mask(mask: SparseMask) -> Tensor | None:
     """The cells that are open; for full attention only which keys are real, or nothing at all.
 
-    Fused attention is fastest under no mask. (A graph must not depend on values; and whether a mask
-    is full is asked where rows or columns are all it has: the answer costs a short text 5 % of its
-    attention, and a GPU has to be waited for.)
+    Fused attention is fastest under no mask. (A graph must not depend on values. And only of rows
+    and columns alone is it asked whether they are full: the answer costs a short text 5 % of its
+    attention, and on a GPU a wait.)
     """
     axes_alone = mask.diagonals_BHK is None and mask.edges_BE2 is None
     if torch.compiler.is_compiling() or not (axes_alone and mask.is_full):

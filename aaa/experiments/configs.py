@@ -30,20 +30,27 @@ def config_source(name: str) -> tuple[Path, Path | None]:
     return config_folder(), None
 
 
-def explain(error: Exception, command: str) -> str:
-    """What an error of Hydra's says; of an unknown name, with the names that are known."""
+def explain(error: Exception, command: str, arguments: Sequence[str] = ()) -> str:
+    """What an error of Hydra's says; of an unknown name, with the names that are known.
+
+    Args:
+        arguments: the overrides. With a table they are read before the table's own choices are.
+    """
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group} {name!r} is unknown{known_names(name, error.options)}"
     cause = error.__cause__
     lines = [str(error).strip()]
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.parent_node:
-        key, arguments = str(cause.full_key), _arguments(cause.parent_node) or []
+        key, accepted = str(cause.full_key), _arguments(cause.parent_node) or []
         group, _, name = key.rpartition(".")
-        if name in arguments:
+        if name in accepted:
             return f"{key} is not in this config: add it as +{key}="
         groups = [] if group else _declared(command)[0]  # of some the choices are no keys
-        return _unknown(group, name, dict.fromkeys([*cause.parent_node, *arguments, *groups]))
+        said = _unknown(group, name, dict.fromkeys([*cause.parent_node, *accepted, *groups]))
+        if group and any("sweeper.table=" in argument for argument in arguments):
+            said += f"; for what the table's own choices have, write it as +{key}="
+        return said
     if cause is not None and str(cause).strip() not in lines[0]:
         lines.append(str(cause).strip())
     return "\n".join(lines)

@@ -196,7 +196,7 @@ def _welch(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float | None
 
 def _signed_rank(differences: Sequence[float]) -> tuple[float | None, str]:
     if len(differences) < MIN_COLUMNS:
-        return None, f"it needs {MIN_COLUMNS} columns, here are {len(differences)}"
+        return None, f"it needs {MIN_COLUMNS} columns and has {len(differences)}"
     if not any(differences):
         return None, "no difference in any column"
     from scipy.stats import wilcoxon

@@ -117,7 +117,7 @@ def test_rows_are_compared_over_columns() -> None:
     assert row.mean_difference == pytest.approx((5 + 0 - 2) / 3)
     assert (row.paper_wins, row.paper_columns) == (3, 3)
     assert row.p_value is None
-    assert "needs 6 columns, here are 3" in row.reason
+    assert "needs 6 columns and has 3" in row.reason
 
 
 @pytest.mark.parametrize(
