@@ -45,6 +45,11 @@ class GlueTask(Task):
     def __post_init__(self) -> None:
         """Check the fields, as the base class does."""
         super().__post_init__()
+        if not isinstance(self.splits, Mapping):
+            raise ValueError(
+                "task.splits must be a mapping such as {train: train, validation: validation}, "
+                f"not {self.splits!r}"
+            )
         object.__setattr__(self, "splits", dict(self.splits))
         if not self.path:
             raise ValueError("task.path is empty; give a hub id or a local folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -86,12 +87,13 @@ class TrainingSettings:
             "warmup", is_number(self.warmup) and 0 <= self.warmup < 1, "a share in [0, 1)"
         )
         check_bool("training.gradient_checkpointing", self.gradient_checkpointing)
-        object.__setattr__(self, "betas", tuple(self.betas))
+        betas = tuple(self.betas) if isinstance(self.betas, Sequence) else ()
         self._require(
             "betas",
-            len(self.betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in self.betas),
+            len(betas) == 2 and all(is_number(beta) and 0 <= beta < 1 for beta in betas),
             "two numbers in [0, 1)",
         )
+        object.__setattr__(self, "betas", betas)
         for field, kind in CHOICES.items():
             known = get_args(kind)
             self._require(field, getattr(self, field) in known, " or ".join(known))

@@ -114,6 +114,7 @@ def test_fields_from_hydra_become_plain(folder: Path) -> None:
         ({"metrics": ["f1"], "num_labels": 3}, "task.num_labels is 3"),
         ({"path": ""}, "task.path"),
         ({"splits": {"train": "train"}}, "task.splits .*validation"),
+        ({"splits": "train"}, "task.splits must be a mapping such as .*, not 'train'"),
     ],
 )
 def test_senseless_fields_are_named(fields: dict[str, Any], message: str) -> None:

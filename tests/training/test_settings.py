@@ -57,6 +57,7 @@ def test_numbers_are_not_truth_values() -> None:
     ("changes", "message"),
     [
         ({"betas": [0.9]}, r"training.betas must be two numbers in \[0, 1\)"),
+        ({"betas": 0.9}, r"training.betas must be two numbers in \[0, 1\), not 0.9"),
         ({"betas": [0.9, 1.0]}, r"training.betas must be two numbers in \[0, 1\)"),
         ({"eps": 0}, "training.eps must be above 0"),
         ({"clip": 0}, "training.clip must be above 0"),
