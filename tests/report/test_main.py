@@ -34,6 +34,14 @@ def shown(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
+def timed(*command: str) -> tuple[str, float]:
+    """What a command prints, and the processor time that it takes in seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 class TestNamed:
     def test_it_is_shown_and_written(
         self, outputs: Path, capsys: pytest.CaptureFixture[str]
@@ -114,7 +122,11 @@ class TestNamed:
 
     @pytest.mark.slow
     def test_500_cells_take_less_than_five_seconds(self, tmp_path: Path) -> None:
-        """Of processor time, the best of three: other tests, and other machines, run beside it."""
+        """Of processor time: other tests run beside it.
+
+        Where the machine's neighbours make all slow, as many times what its libraries' import
+        takes as that is elsewhere.
+        """
         path = tmp_path / "mine.yaml"
         text = (table_folder() / "table_4.yaml").read_text()
         path.write_text(f"{text}scales:\n  paper:\n    seeds: {list(range(8))}\n")
@@ -122,14 +134,10 @@ class TestNamed:
         assert len(spec.cells()) == 512
         write_sweep(tmp_path, spec, num_logged=300)
         command = [sys.executable, "-m", "aaa", "table", str(path), "--output-dir", str(tmp_path)]
-        seconds = []
-        for _ in range(3):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            assert "over 8 seeds" in done.stdout
-            seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert min(seconds) < 5
+        done, seconds = timed(*command)
+        assert "over 8 seeds" in done
+        _, imports = timed(sys.executable, "-c", "import matplotlib.figure, scipy.stats")
+        assert seconds < max(5, 5 * imports)
 
 
 class TestKept:
