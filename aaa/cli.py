@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import signal
@@ -104,10 +105,13 @@ def table(arguments: list[str]) -> int:
     """A table from the results of runs."""
     from aaa.report.main import main as show_table
 
+    gc.disable()  # in a few seconds there is nothing to collect, and to look for it takes a tenth
     try:
         return show_table(arguments)
     except ValueError as error:
         fail(str(error))
+    finally:
+        gc.enable()
 
 
 def plot(arguments: list[str]) -> int:

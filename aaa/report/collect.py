@@ -183,7 +183,7 @@ def _reduced(curve: Mapping[int, float]) -> Curve:
     length = -(-len(steps) // CURVE_POINTS)
     stretches = [steps[start : start + length] for start in range(0, len(steps), max(1, length))]
     return [
-        (stretch[-1], round(statistics.fmean(curve[step] for step in stretch), CURVE_DIGITS))
+        (stretch[-1], round(statistics.fmean([curve[step] for step in stretch]), CURVE_DIGITS))
         for stretch in stretches
     ]
 

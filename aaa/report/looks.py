@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 
 from aaa.report.measured import QUANTITIES, RHO, Column, Measured, Row
 from aaa.report.wording import unique_labels
@@ -148,7 +150,8 @@ def panels(
     )  # fmt: skip
     for axes, column in zip(grid.flat, columns, strict=False):
         draw(axes, table, column)
-        axes.set_title(column.label, fontsize=10, parse_math=False)
+        # At its place: matplotlib measures all of a panel's texts to find one.
+        axes.set_title(column.label, y=1.0, fontsize=10, parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
         axes.xaxis.label.set_size(8)
@@ -172,7 +175,8 @@ def _legend_columns(entries: Sequence[float], width: float) -> int:
 
 
 def _inches(label: str) -> float:
-    return float(TextPath((0, 0), label, size=LEGEND_SIZE, usetex=False).get_extents().width) / 72
+    font = FontProperties(size=LEGEND_SIZE)
+    return text_to_path.get_text_width_height_descent(label, font, is_math_text(label))[0] / 72
 
 
 def _is_dense(table: Measured, row: Row) -> bool:

@@ -11,6 +11,7 @@ from typing import Literal
 from rich.console import Console
 
 from aaa.experiments.sweep.options import as_written
+from aaa.experiments.tables.cells import Table
 from aaa.experiments.tables.index import given_to_all, index_path, read_records
 from aaa.experiments.tables.spec import find_table, load_table, scales_of
 from aaa.report.axes import axes_markdown, has_axes, show_axes
@@ -52,8 +53,9 @@ def main(arguments: list[str]) -> int:
     if options.statistics:
         return _statistics(_runs(options, folders), options.to, console)
     notes: list[str] = []
-    tables = _tables(options, named, folders, notes)
     is_of_here = bool(named) and options.results is None
+    specs = [_spec(name, options, notes) for name in named] if is_of_here else []
+    tables = _tables(options, named, specs, folders, notes)
     places = [_place(options, table, is_of_here) for table in tables]
     _make_ready(options, places)
     for note in notes:
@@ -65,9 +67,8 @@ def main(arguments: list[str]) -> int:
             _write(wording, place, console)
         if options.wandb is not None:
             _log_to_wandb(table, options.wandb, options.output_dir, console)
-    if is_of_here:
-        for name, table in zip(named, tables, strict=True):
-            _say_next(name, table, options.output_dir, console)
+    for name, spec, table in zip(named, specs, tables, strict=False):
+        _say_next(name, spec, table, options.output_dir, console)
     return 0
 
 
@@ -139,14 +140,15 @@ def _refuse_what_does_not_go_together(
 
 
 def _tables(
-    options: argparse.Namespace, named: Sequence[str], folders: Sequence[Path], notes: list[str]
-) -> list[Measured]:
+    options: argparse.Namespace, named: Sequence[str], specs: Sequence[Table],
+    folders: Sequence[Path], notes: list[str],
+) -> list[Measured]:  # fmt: skip
     """What is to be shown; ``notes`` gets what is to be said of it first."""
     if options.results is not None:
         return [_kept(options.results, named, folders, options.scale)]
     if not named:
         return tables_of(_runs(options, folders))
-    tables = [_measured(name, options.scale, options.output_dir, notes) for name in named]
+    tables = [collect(spec, options.output_dir) for spec in specs]
     for path in options.fill:
         tables = [_filled(table, path, notes) for table in tables]
     return tables
@@ -189,16 +191,17 @@ def _kept(
     return table
 
 
-def _measured(name: str, scale: str | None, output_dir: Path, notes: list[str]) -> Measured:
+def _spec(name: str, options: argparse.Namespace, notes: list[str]) -> Table:
     """The table at the scale wanted, or at the largest that has been begun."""
-    if scale is None:
-        scales, stem = scales_of(name), find_table(name).stem
-        begun = [known for known in scales if index_path(output_dir, stem, known).exists()]
-        scale = begun[-1] if begun else scales[0]
-        others = ", ".join(known for known in begun if known != scale)
-        if others:
-            notes.append(f"at scale {scale}; there is also --scale {others}")
-    return collect(load_table(name, scale), output_dir)
+    if options.scale is not None:
+        return load_table(name, options.scale)
+    scales, stem = scales_of(name), find_table(name).stem
+    begun = [known for known in scales if index_path(options.output_dir, stem, known).exists()]
+    scale = begun[-1] if begun else scales[0]
+    others = ", ".join(known for known in begun if known != scale)
+    if others:
+        notes.append(f"at scale {scale}; there is also --scale {others}")
+    return load_table(name, scale)
 
 
 def _filled(table: Measured, path: Path, notes: list[str]) -> Measured:
@@ -256,12 +259,11 @@ def _log_to_wandb(
     _say(f"logged to W&B: {place}", console)
 
 
-def _say_next(name: str, table: Measured, output_dir: Path, console: Console) -> None:
+def _say_next(name: str, spec: Table, table: Measured, output_dir: Path, console: Console) -> None:
     """The command that does what is missing, with the typed name and as a sweep was told to."""
     statuses = {run.status for _, _, run in table.runs()}
-    spec = load_table(name, str(table.scale))
     records = read_records(index_path(output_dir, spec.name, spec.scale))
-    words = ["aaa", "finetune", "-m", f"+table={name}", f"scale={table.scale}"]
+    words = ["aaa", "finetune", "-m", f"+table={name}", f"scale={spec.scale}"]
     words += [o for o in given_to_all(spec, records) if not o.startswith(OUTPUT_DIR)]
     if output_dir != Path("outputs"):
         words.append(f"{OUTPUT_DIR}{as_written(str(output_dir))}")
