@@ -97,7 +97,9 @@ def test_dense_hard(mask: SparseMask) -> None:
     keys_BN = mask.keep_BN | ~mask.keep_BN.any(-1, keepdim=True)
     padding_BNN = ~mask.keep_BN.unsqueeze(-1) & keys_BN.unsqueeze(-2)
     attended = (expected > 0) | padding_BNN.unsqueeze(1)
-    assert torch.equal(*torch.broadcast_tensors(mask.open_cells(), attended))
+    for dtype in (torch.float32, torch.bfloat16):
+        bias = torch.where(attended, 0.0, -torch.inf).to(dtype)
+        assert torch.equal(*torch.broadcast_tensors(mask.as_bias(dtype), bias))
 
 
 @given(mask=masks(soft=True))

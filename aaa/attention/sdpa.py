@@ -31,14 +31,14 @@ def sdpa_attention(
         query_BHND,
         key_BHND,
         value_BHND,
-        attn_mask=_attention_mask(mask),
+        attn_mask=_attention_mask(mask, query_BHND.dtype),
         dropout_p=dropout,
         scale=scaling,
     )
     return output_BHND, None
 
 
-def _attention_mask(mask: SparseMask) -> Tensor | None:
+def _attention_mask(mask: SparseMask, dtype: torch.dtype) -> Tensor | None:
     """The cells that are open; for full attention only which keys are real, or nothing at all.
 
     Fused attention is fastest under no mask. (A graph must not depend on values. And only of rows
@@ -47,7 +47,7 @@ def _attention_mask(mask: SparseMask) -> Tensor | None:
     """
     axes_alone = mask.diagonals_BHK is None and mask.edges_BE2 is None
     if torch.compiler.is_compiling() or not (axes_alone and mask.is_full):
-        return mask.open_cells()
+        return mask.as_bias(dtype)
     if mask.keep_BN.all():
         return None
     return mask.real_keys_BN[:, None, None, :]

@@ -232,7 +232,7 @@ def test_full_attention_needs_no_mask(lengths: list[int], monkeypatch: pytest.Mo
     assert not random_mask([9]).is_full
     inputs = inputs_for(mask)
     expected, _ = dense_attention(*inputs, mask, scaling=SCALING)
-    monkeypatch.setattr(SparseMask, "open_cells", lambda _: pytest.fail("N x N cells"))
+    monkeypatch.setattr(SparseMask, "as_bias", lambda *_: pytest.fail("N x N cells"))
     output, _ = sdpa_attention(*inputs, mask, scaling=SCALING)
     torch.testing.assert_close(real_rows(mask, output), real_rows(mask, expected))
 
