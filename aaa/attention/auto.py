@@ -46,7 +46,7 @@ class GatheredCost:
 
 # Fitted by hand to scripts/measure_auto.py (docs/performance.md): CPU time of one thread, 12 heads
 # of 64, texts of 256 to 2,048 tokens.
-AGAINST_SDPA = GatheredCost(a_text=60_000, a_head=0, a_token=150, a_cell=1.2)
+AGAINST_SDPA = GatheredCost(a_text=30_000, a_head=11_000, a_token=150, a_cell=1.2)
 AGAINST_DENSE = GatheredCost(a_text=30_000, a_head=30_000, a_token=100, a_cell=0.9)
 # A single cell, whose key is fetched for it alone, in cells of a matrix product; by the same
 # measure, 2 to 32 of them a query in texts of 1,024 to 4,096 tokens.
@@ -129,7 +129,7 @@ def choose_on_cpu(mask: SparseMask) -> tuple[str, str]:
     spent = cost.a_text + cost.a_head * (_own_masks(mask) - 1) + cost.a_token * num_tokens
     if spent >= num_tokens**2:  # too short for gathered, whatever is open
         return whole, "texts are short"
-    if mask.has_holes:
+    if not mask.keep_BN.all() and mask.has_holes:
         return whole, "padding lies between tokens"
     if learned and num_tokens > LONGEST_DENSE:
         return "gathered", "dense would hold too much"
