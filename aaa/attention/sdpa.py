@@ -39,7 +39,7 @@ def sdpa_attention(
 
 
 def _attention_mask(mask: SparseMask, dtype: torch.dtype) -> Tensor | None:
-    """The cells that are open; for full attention only which keys are real, or nothing at all.
+    """What opens and closes cells; for full attention only which keys are real, or nothing at all.
 
     Fused attention is fastest under no mask. (A graph must not depend on values. And only of rows
     and columns alone is it asked whether they are full: the answer costs a short text 5 % of its
