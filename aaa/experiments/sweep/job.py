@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -27,6 +28,7 @@ def do_cell(config: DictConfig) -> None:
     if session.stopped:
         return
     session.start(number)
+    ended = Ended("interrupted")
     with _output_to(session.log(number)), _stopped_with(session):
         ended = _attempt(config)
     if ended.status == "interrupted" and session.is_ours:  # Ctrl-C meant the sweep
@@ -82,10 +84,20 @@ def _stopped_with(session: Session) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {
-        number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
     over = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not over.is_set():
+            raise KeyboardInterrupt
+        # Nothing is left to be stopped here, and the launcher must not be. The sweep is told,
+        # unless it is what this signal comes from.
+        handler = previous[number]
+        if callable(handler) and not session.stopped:
+            handler(number, frame)
+
+    previous: dict[int, Any] = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
 
     def watch() -> None:
         while not over.wait(POLL_SECONDS):
@@ -97,6 +109,7 @@ def _stopped_with(session: Session) -> Iterator[None]:
     watcher.start()
     try:
         yield
+        over.set()
     except KeyboardInterrupt:  # came between the run's end and this one's
         pass
     finally:
@@ -104,7 +117,3 @@ def _stopped_with(session: Session) -> Iterator[None]:
         watcher.join()
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
