@@ -265,14 +265,20 @@ def test_gates_of_rows_without_cells_get_no_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ON_CPU if name != "exportable"])
 def test_dropout_keeps_the_expectation(name: str) -> None:
+    """Over 100 texts of 200 heads that share a mask."""
     mask = random_mask([5])
     inputs = inputs_for(mask)
     expected, _ = EXECUTORS[name](*inputs, mask, scaling=SCALING)
-    repeated = [tensor.expand(20_000, -1, -1, -1) for tensor in inputs]
-    many = SparseMask(keep_of([5] * 20_000), mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK)
-    output, _ = EXECUTORS[name](*repeated, many, scaling=SCALING, dropout=0.3)
-    assert output.std(0).max() > 0.1
-    torch.testing.assert_close(output.mean(0, keepdim=True), expected, rtol=0, atol=0.04)
+    assert mask.rows_BHN is not None
+    assert mask.columns_BHN is not None
+    for head in range(HEADS):
+        rows, columns = mask.rows_BHN[:, head, None], mask.columns_BHN[:, head, None]
+        many = SparseMask(keep_of([5] * 100), rows, columns, mask.diagonals_BHK)
+        repeated = [tensor[:, head : head + 1].expand(100, 200, -1, -1) for tensor in inputs]
+        output, _ = EXECUTORS[name](*repeated, many, scaling=SCALING, dropout=0.3)
+        assert output.std((0, 1)).max() > 0.1
+        assert output.std(1).max() > 0.1
+        torch.testing.assert_close(output.mean((0, 1)), expected[0, head], rtol=0, atol=0.04)
 
 
 def test_probabilities_are_those_before_dropout() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import time
@@ -39,8 +40,10 @@ class TestStopped:
         compose: Compose,
         small_overrides: list[str],
         tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
         number: signal.Signals,
     ) -> None:
+        caplog.set_level(logging.INFO)
         torch.set_num_threads(1)
         undisturbed = run(compose(*self.LONG, f"run.output_dir={tmp_path / 'undisturbed'}"))
         overrides = [*small_overrides, *self.LONG]
@@ -50,8 +53,7 @@ class TestStopped:
         code = process.wait(60)
         assert code == (-number if number == signal.SIGKILL else 128 + number)
         assert read_result(directory) is None
-        again = subprocess.run(command(overrides), env=ONE_THREAD, capture_output=True, text=True)
-        assert again.returncode == 0, again.stderr
+        assert run(compose(*self.LONG)).status == "finished"
         assert "resuming from" in (directory / "run.log").read_text()
         assert numbers(read_result(directory)) == numbers(undisturbed.result)
         rows = metrics_csv(directory)
@@ -61,9 +63,14 @@ class TestStopped:
         assert not (directory / "last.ckpt").exists()
 
     def test_by_sigkill_just_after_an_evaluation(
-        self, compose: Compose, small_overrides: list[str], tmp_path: Path
+        self,
+        compose: Compose,
+        small_overrides: list[str],
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         """Its checkpoint is from before: the evaluation is made again, and changes nothing."""
+        caplog.set_level(logging.INFO)
         torch.set_num_threads(1)
         steps = ["training.max_steps=40", "run.checkpoint_every=21"]  # evaluated after 21 steps
         undisturbed = run(compose(*steps, f"run.output_dir={tmp_path / 'undisturbed'}"))
@@ -71,8 +78,7 @@ class TestStopped:
         process = self.start([*small_overrides, *steps], directory, steps=22)
         process.kill()
         process.wait(60)
-        again = subprocess.run(command([*small_overrides, *steps]), env=ONE_THREAD)
-        assert again.returncode == 0
+        assert run(compose(*steps)).status == "finished"
         assert "resuming from" in (directory / "run.log").read_text()
         assert numbers(read_result(directory)) == numbers(undisturbed.result)
 
