@@ -7,13 +7,16 @@ Every gate is 0 or 1 in the forward pass; straight-through gates carry a gradien
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 DISTANCES_AT_ONCE = 16
+# Up to so many diagonals of so long a text are kept as a map (see ``_band_bias``).
+KEPT_DISTANCES = 16
+KEPT_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -114,24 +117,23 @@ class SparseMask:
         operations, of which a dozen take a tenth of a short text's attention.
         """
         num_tokens = self.keep_BN.shape[-1]
+        # Values are not asked where the answer would break a graph or be waited for.
+        on_cpu = self.keep_BN.device.type == "cpu" and not torch.compiler.is_compiling()
         parts = []
-        if self.diagonals_BHK is not None:
-            logs_BHK = self.diagonals_BHK.log().to(dtype)
-            parts.append(_by_distance(logs_BHK, num_tokens, -torch.inf))
         if self.columns_BHN is not None:
             parts.append(self.columns_BHN.log().to(dtype).unsqueeze(-2))
         if self.rows_BHN is not None:
             parts.append(self.rows_BHN.log().to(dtype).unsqueeze(-1))
         if self.edges_BE2 is not None:
             parts.append(self._edges_dense(num_tokens).log().to(dtype).unsqueeze(1))
+        if self.diagonals_BHK is not None:
+            parts.append(_band_bias(self.diagonals_BHK, num_tokens, dtype, on_cpu))
         if not parts:
             parts.append(self.keep_BN.new_full((1, 1, 1, 1), -torch.inf, dtype=dtype))
-        bias = reduce(_highest, parts)
+        bias = reduce(_highest, parts)  # whose last is not written to: it may be a kept one
         if self.window is not None:
-            reach_K = bias.new_zeros(self.window + 1)
-            bias = torch.minimum(bias, _by_distance(reach_K, num_tokens, -torch.inf))
-        # Where the answer would break a graph or be waited for it is not asked.
-        on_cpu = self.keep_BN.device.type == "cpu" and not torch.compiler.is_compiling()
+            reach_11K = self.keep_BN.new_ones(1, 1, self.window + 1, dtype=torch.float)
+            bias = torch.minimum(bias, _band_bias(reach_11K, num_tokens, dtype, on_cpu))
         if not (on_cpu and self.keep_BN.all()):
             padding_B1N1 = (~self.keep_BN).log().to(dtype)[:, None, :, None]
             real_B11N = self.real_keys_BN.log().to(dtype)[:, None, None, :]
@@ -235,6 +237,26 @@ def _by_distance(gates: Tensor, num_tokens: int, beyond: float = 0.0) -> Tensor:
     # The distances of the last row, and on.
     along_row = torch.cat([side, gates.flip(-1), gates[..., 1:], side], dim=-1)
     return along_row.unfold(-1, num_tokens, 1).flip(-2)
+
+
+def _band_bias(gates_BHK: Tensor, num_tokens: int, dtype: torch.dtype, on_cpu: bool) -> Tensor:
+    """0 in the cells of open diagonals and -inf in others; not to be written to.
+
+    On a CPU those of a short text's few neighbours are kept, which all layers share: to lay them
+    out anew takes a short text 5 to 10 % of its attention.
+    """
+    batch, heads, num_diagonals = gates_BHK.shape
+    is_small = num_diagonals <= KEPT_DISTANCES and num_tokens <= KEPT_TOKENS
+    if on_cpu and is_small and batch == heads == 1:
+        return _kept_band_bias(tuple(gates_BHK.tolist()[0][0]), num_tokens, dtype)
+    return _by_distance(gates_BHK.log().to(dtype), num_tokens, -torch.inf)
+
+
+@lru_cache(maxsize=16)  # of a megabyte at most
+def _kept_band_bias(gates_K: tuple[float, ...], num_tokens: int, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # autograd will not keep a tensor of that mode
+        logs_11K = torch.tensor([[gates_K]], device="cpu").log().to(dtype)
+        return _by_distance(logs_11K, num_tokens, -torch.inf)
 
 
 def _either(left: Tensor | None, right: Tensor | None) -> Tensor | None:

@@ -102,6 +102,33 @@ def test_dense_hard(mask: SparseMask) -> None:
         assert torch.equal(*torch.broadcast_tensors(mask.as_bias(dtype), bias))
 
 
+def test_a_bias_that_is_kept_stays_as_it_is_and_serves_training() -> None:
+    """The map of a few diagonals is made once: here where nothing may be kept for a gradient."""
+    keep_BN, edge = torch.ones(1, 7, dtype=torch.bool), torch.tensor([[[0, 6]]])
+    local = SparseMask(keep_BN, diagonals_BHK=torch.tensor([[[1.0, 0.0, 1.0]]]))
+    one_column = torch.arange(7).eq(4).float().view(1, 1, 7)
+    further = [
+        replace(local, **part)
+        for part in (
+            {"columns_BHN": one_column},
+            {"rows_BHN": one_column},
+            {"edges_BE2": edge},
+            {"window": 1},
+            {"keep_BN": keep_of([5, 7])},
+        )
+    ]
+    with torch.inference_mode():
+        expected = local.as_bias(torch.float32).clone()
+        for mask in further:
+            mask.as_bias(torch.float32)
+    bias = local.as_bias(torch.float32)
+    assert torch.equal(bias, expected)
+    assert torch.equal(bias == 0, local.dense() == 1)
+    scores = torch.zeros(1, 1, 7, 7, requires_grad=True)
+    ((scores + bias).exp() * bias.exp()).sum().backward()
+    assert torch.equal(scores.grad == 1, local.dense() == 1)  # type: ignore[arg-type]
+
+
 @given(mask=masks(soft=True))
 def test_dense_soft(mask: SparseMask) -> None:
     close(mask.dense(), cell_by_cell(mask))

@@ -1,4 +1,4 @@
-"""PyTorch's fused attention under the materialised mask, for masks that are not being learned."""
+"""PyTorch's attention under the materialised mask, for masks that are not being learned."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aaa.masks import SparseMask
+
+# Tokens, and scores of all texts and heads, up to which plain products on several threads take 0.6
+# to 0.9 of the fused kernel's time (on one thread they are no faster).
+LONGEST_PLAIN = 128
+MOST_SCORES = 2**22
 
 
 def sdpa_attention(
@@ -27,11 +32,16 @@ def sdpa_attention(
             "executor 'sdpa' gives no gradient to the gates of a pattern that is being learned; "
             "use executor 'dense' or 'auto' in training"
         )
+    attention_mask = _attention_mask(mask, query_BHND.dtype)
+    if attention_mask is not None and not dropout and _is_faster_plain(query_BHND, attention_mask):
+        scores_BHNN = (query_BHND * scaling) @ key_BHND.mT
+        scores_BHNN += attention_mask
+        return scores_BHNN.softmax(-1) @ value_BHND, None
     output_BHND = F.scaled_dot_product_attention(
         query_BHND,
         key_BHND,
         value_BHND,
-        attn_mask=_attention_mask(mask, query_BHND.dtype),
+        attn_mask=attention_mask,
         dropout_p=dropout,
         scale=scaling,
     )
@@ -51,3 +61,16 @@ def _attention_mask(mask: SparseMask, dtype: torch.dtype) -> Tensor | None:
     if mask.keep_BN.all():
         return None
     return mask.real_keys_BN[:, None, None, :]
+
+
+def _is_faster_plain(query_BHND: Tensor, attention_mask: Tensor) -> bool:
+    """Whether the texts are short and few, on a CPU; the same for all lengths of a graph."""
+    if torch.compiler.is_compiling() or query_BHND.device.type != "cpu":
+        return False
+    num_tokens = query_BHND.shape[2]
+    is_short = (
+        num_tokens <= LONGEST_PLAIN and query_BHND.shape[:3].numel() * num_tokens <= MOST_SCORES
+    )
+    in_32_bits = query_BHND.dtype == attention_mask.dtype == torch.float32
+    by_autocast = torch.is_autocast_enabled("cpu")
+    return is_short and in_32_bits and not by_autocast and torch.get_num_threads() > 1

@@ -10,10 +10,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aaa.attention import auto
-from aaa.attention.auto import auto_attention, choose, choose_on_gpu
+from aaa.attention.auto import (
+    EDGE_CELLS,
+    auto_attention,
+    choose,
+    choose_on_gpu,
+    computed_cells,
+    twice_each_distance,
+)
 from aaa.attention.dense import dense_attention
 from aaa.masks import SparseMask
 from aaa.patterns import Full, Global, LayerInput, Local, Random
+from tests.reference import keep_of
 
 HERE = LayerInput(torch.ones(1, 4096, dtype=torch.bool))
 MIDDLE = LayerInput(torch.ones(1, 512, dtype=torch.bool))
@@ -132,6 +140,22 @@ def test_the_choice_is_said_once(
         "cells"
     )
     assert "gathered (gates being learned)" in learned
+
+
+def test_counting_ends_where_diagonals_alone_are_enough() -> None:
+    mask = (Local(2) | Global(2))(HERE)
+    lengths, cells = computed_cells(mask, twice_each_distance)
+    assert lengths == [4096]
+    assert cells == [4096 * (6 + 4)]  # of three distances, two rows and two columns
+    assert computed_cells(mask, twice_each_distance, enough=4096 * 6)[1] == [4096 * 6]
+    assert computed_cells(mask, twice_each_distance, enough=4096 * 6 + 1)[1] == cells
+    three = (Local(2) | Global(2) | Random(1))(LayerInput(keep_of([300, 20, 0])))
+    lengths, cells = computed_cells(three, twice_each_distance)
+    assert lengths == [300, 20, 0]
+    assert three.edges_BE2 is not None
+    long, short, empty = (three.edges_BE2[..., 0] >= 0).sum(1).tolist()
+    assert cells == [300 * 10 + EDGE_CELLS * long, 20 * 10 + EDGE_CELLS * short, 0]
+    assert (long > 100, short > 0, empty) == (True, True, 0)
 
 
 @pytest.mark.parametrize("length", [40, 1500])

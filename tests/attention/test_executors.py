@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aaa.attention import EXECUTORS, auto_attention
 from aaa.attention.dense import MAX_CLOSED_SCORE, dense_attention, masked_softmax
-from aaa.attention.sdpa import sdpa_attention
+from aaa.attention.sdpa import LONGEST_PLAIN, sdpa_attention
 from aaa.masks import SparseMask
 from aaa.patterns import Full, Global, LayerInput, Local, Random
 from tests import reference
@@ -301,6 +301,28 @@ def test_sixteen_bits(name: str, dtype: torch.dtype) -> None:
     torch.testing.assert_close(
         real_rows(mask, output).float(), real_rows(mask, expected), rtol=0.05, atol=0.05
     )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("longest", [LONGEST_PLAIN, LONGEST_PLAIN + 1])
+def test_sdpa_on_either_side_of_what_is_computed_plainly(threads: int, longest: int) -> None:
+    mask = random_mask([longest, 0, longest - 20])
+    inputs = inputs_for(mask, requires_grad=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        output, _ = sdpa_attention(*inputs, mask, scaling=SCALING)
+    finally:
+        torch.set_num_threads(before)
+    expected, _ = dense_attention(*inputs, mask, scaling=SCALING)
+    close(real_rows(mask, output), real_rows(mask, expected))
+    weights = torch.randn_like(output)
+    actual, wanted = (
+        torch.autograd.grad((real_rows(mask, result) * weights).sum(), inputs)
+        for result in (output, expected)
+    )
+    for of_input, of_expected in zip(actual, wanted, strict=True):
+        close(of_input, of_expected, rtol=1e-5, atol=1e-5)
 
 
 def test_auto_and_sdpa_where_gates_are_learned() -> None:
