@@ -9,7 +9,7 @@ from torch import Tensor
 from aaa.masks import SparseMask
 
 # Tokens, and scores of all texts and heads, up to which plain products on several threads take 0.6
-# to 0.9 of the fused kernel's time (on one thread they are no faster).
+# to 0.9 of the fused kernel's time (measured on two; on one they are no faster).
 LONGEST_PLAIN = 128
 MOST_SCORES = 2**22
 
@@ -64,7 +64,7 @@ def _attention_mask(mask: SparseMask, dtype: torch.dtype) -> Tensor | None:
 
 
 def _is_faster_plain(query_BHND: Tensor, attention_mask: Tensor) -> bool:
-    """Whether the texts are short and few, on a CPU; the same for all lengths of a graph."""
+    """Whether the texts are short and few, on a CPU; not in a graph, which is for all lengths."""
     if torch.compiler.is_compiling() or query_BHND.device.type != "cpu":
         return False
     num_tokens = query_BHND.shape[2]
