@@ -12,7 +12,6 @@ Shape suffixes: B batch, H heads, N tokens, D features, M queries of a chunk, X 
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -20,11 +19,10 @@ from torch import Tensor
 
 from aaa.attention.blockwise import Backward, Dropout, QueryKeyValue, forward, work_dtype
 from aaa.attention.gates import GateGradients, sampled_tokens
+from aaa.attention.memory import keep_freed_memory
 from aaa.attention.passes import passes_for
 from aaa.attention.selection import PARTS, selections
 from aaa.masks import SparseMask
-
-LARGEST_FREED = 2**24  # bytes; several blocks of 4 (``NUMBERS_AT_ONCE``) are at work at a time
 
 
 def gathered_attention(
@@ -74,7 +72,7 @@ def _attend(
     scaling: float,
     dropout: float,
 ) -> Tensor:
-    _keep_freed_memory()
+    keep_freed_memory()
     output_BHND = _new_like(query)
     mask = SparseMask(keep, rows, columns, diagonals, edges, window)
     drops = Dropout(dropout, seed, query.device)
@@ -84,17 +82,6 @@ def _attend(
             for one in passes_for(heads.selection):
                 forward(one, text, heads.of(output_BHND), scaling, drops)
     return output_BHND
-
-
-@cache
-def _keep_freed_memory() -> None:
-    """Once for a process: what a call frees is there for the next one.
-
-    glibc hands freed memory back to the system beyond twice the largest block that it has seen
-    freed, and the system clears it page by page when it is asked for again: up to half of the time
-    of a text of 320 tokens. Of a block that is never written to it takes note as well.
-    """
-    torch.empty(LARGEST_FREED, dtype=torch.uint8, device="cpu")
 
 
 @_attend.register_fake

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aaa.attention.memory import keep_freed_memory
 from aaa.masks import SparseMask
 
 # Tokens, and scores of all texts and heads, up to which plain products on several threads take 0.6
 # to 0.9 of the fused kernel's time (measured on two; on one they are no faster).
-LONGEST_PLAIN = 128
-MOST_SCORES = 2**22
+LONGEST_PLAIN = 160
+MOST_SCORES = 2**21
 
 
 def sdpa_attention(
@@ -34,6 +35,7 @@ def sdpa_attention(
         )
     attention_mask = _attention_mask(mask, query_BHND.dtype)
     if attention_mask is not None and not dropout and _is_faster_plain(query_BHND, attention_mask):
+        keep_freed_memory()
         scores_BHNN = (query_BHND * scaling) @ key_BHND.mT
         scores_BHNN += attention_mask
         return scores_BHNN.softmax(-1) @ value_BHND, None
