@@ -84,7 +84,7 @@ demo: ## Table 4 at demo scale, in minutes
 
 .PHONY: test
 test: setup ## Run all tests
-	@$(BIN)/python -m pytest -n 2 --cov=aaa --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov=aaa --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 .PHONY: check
 check: setup ## Lint, format check and type check
