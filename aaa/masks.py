@@ -118,14 +118,14 @@ class SparseMask:
         """
         num_tokens = self.keep_BN.shape[-1]
         # Values are not asked where the answer would break a graph or be waited for.
-        on_cpu = self.keep_BN.device.type == "cpu" and not torch.compiler.is_compiling()
+        on_cpu = self.keep_BN.is_cpu and not torch.compiler.is_compiling()
         parts = []
         if self.columns_BHN is not None:
-            parts.append(self.columns_BHN.log().to(dtype).unsqueeze(-2))
+            parts.append(_log(self.columns_BHN, dtype).unsqueeze(-2))
         if self.rows_BHN is not None:
-            parts.append(self.rows_BHN.log().to(dtype).unsqueeze(-1))
+            parts.append(_log(self.rows_BHN, dtype).unsqueeze(-1))
         if self.edges_BE2 is not None:
-            parts.append(self._edges_dense(num_tokens).log().to(dtype).unsqueeze(1))
+            parts.append(_log(self._edges_dense(num_tokens), dtype).unsqueeze(1))
         if self.diagonals_BHK is not None:
             parts.append(_band_bias(self.diagonals_BHK, num_tokens, dtype, on_cpu))
         if not parts:
@@ -135,9 +135,11 @@ class SparseMask:
             reach_11K = self.keep_BN.new_ones(1, 1, self.window + 1, dtype=torch.float)
             bias = torch.minimum(bias, _band_bias(reach_11K, num_tokens, dtype, on_cpu))
         if not (on_cpu and self.keep_BN.all()):
-            padding_B1N1 = (~self.keep_BN).log().to(dtype)[:, None, :, None]
-            real_B11N = self.real_keys_BN.log().to(dtype)[:, None, None, :]
+            padding_B1N1 = _log(~self.keep_BN, dtype)[:, None, :, None]
+            real_B11N = _log(self.real_keys_BN, dtype)[:, None, None, :]
             bias = torch.clamp(bias, min=padding_B1N1, max=real_B11N)
+        if bias.shape[2] == bias.shape[3] == num_tokens:
+            return bias
         return bias.expand(-1, -1, num_tokens, num_tokens)
 
     @property
@@ -224,9 +226,16 @@ class SparseMask:
         return alone_BHE.sum(-1)
 
 
+def _log(gates: Tensor, dtype: torch.dtype) -> Tensor:
+    logs = gates.log()
+    return logs if logs.dtype == dtype else logs.to(dtype)
+
+
 def _highest(one: Tensor, other: Tensor) -> Tensor:
     """The higher of the two; in the memory of the first, which is not needed again, if it fits."""
-    fits = all(size in (1, room) for size, room in zip(other.shape, one.shape, strict=True))
+    batch, heads, rows, columns = one.shape  # no loop: behind an attention it takes 40 us
+    B, H, M, N = other.shape
+    fits = B in (1, batch) and H in (1, heads) and M in (1, rows) and N in (1, columns)
     return one.clamp_(min=other) if fits else torch.maximum(one, other)
 
 
@@ -249,13 +258,13 @@ def _band_bias(gates_BHK: Tensor, num_tokens: int, dtype: torch.dtype, on_cpu: b
     is_small = num_diagonals <= KEPT_DISTANCES and num_tokens <= KEPT_TOKENS
     if on_cpu and is_small and batch == heads == 1:
         return _kept_band_bias(tuple(gates_BHK.tolist()[0][0]), num_tokens, dtype)
-    return _by_distance(gates_BHK.log().to(dtype), num_tokens, -torch.inf)
+    return _by_distance(_log(gates_BHK, dtype), num_tokens, -torch.inf)
 
 
 @lru_cache(maxsize=16)  # of a megabyte at most
 def _kept_band_bias(gates_K: tuple[float, ...], num_tokens: int, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # autograd will not keep a tensor of that mode
-        logs_11K = torch.tensor([[gates_K]], device="cpu").log().to(dtype)
+        logs_11K = _log(torch.tensor([[gates_K]], device="cpu"), dtype)
         return _by_distance(logs_11K, num_tokens, -torch.inf)
 
 

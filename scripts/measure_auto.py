@@ -1,9 +1,9 @@
 """What ``auto`` chooses for masks of many kinds, and how far that is from the faster executor.
 
-Its constants (aaa/attention/auto.py) were fitted to this. CPU time of one thread: machines where
-other processes run give it too.
+Its constants (aaa/attention/auto.py) were fitted to this. CPU time for one thread, which machines
+where other processes run give too; wall clock for several.
 
-    python scripts/measure_auto.py --lengths 256 512 1024 --mode forward learned
+    python scripts/measure_auto.py --lengths 256 512 1024 --mode forward learned --threads 2
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aaa.attention.auto import EXECUTE, choose
 from aaa.masks import SparseMask
 
 HEADS, FEATURES = 12, 64
-ROUNDS = 3
+ROUNDS = 5
 MODES = {"forward": "sdpa", "learned": "dense"}  # and what ``gathered`` is measured against
 
 
@@ -57,13 +57,14 @@ def masks(num_tokens: int) -> Iterator[tuple[str, SparseMask]]:
 
 
 def milliseconds(run: Callable[[], object]) -> float:
-    """CPU time of the fastest round, after one to warm up."""
+    """Of the fastest round, after one to warm up."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     run()
     times = []
     for _ in range(ROUNDS):
-        start = time.process_time()
+        start = clock()
         run()
-        times.append(time.process_time() - start)
+        times.append(clock() - start)
     return 1000 * min(times)
 
 
@@ -89,10 +90,11 @@ def measure(mask: SparseMask, mode: str) -> tuple[dict[str, float], str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 384, 512, 1024, 2048])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 320, 384, 448, 512, 1024, 2048])
     parser.add_argument("--mode", nargs="+", choices=list(MODES), default=list(MODES))
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     for mode in options.mode:
         for num_tokens in options.lengths:

@@ -9,7 +9,6 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -46,10 +45,13 @@ class GatheredCost:
     a_cell: float
 
 
-# Fitted by hand to scripts/measure_auto.py (docs/performance.md): CPU time of one thread, 12 heads
-# of 64, texts of 256 to 2,048 tokens.
-AGAINST_SDPA = GatheredCost(a_text=30_000, a_head=11_000, a_token=150, a_cell=1.2)
+# Fitted to scripts/measure_auto.py (docs/performance.md), 12 heads of 64, texts of 256 to 2,048
+# tokens: AGAINST_SDPA to one thread and two, AGAINST_DENSE by hand to one thread's CPU time.
+AGAINST_SDPA = GatheredCost(a_text=30_000, a_head=14_000, a_token=0, a_cell=1.6)
 AGAINST_DENSE = GatheredCost(a_text=30_000, a_head=30_000, a_token=100, a_cell=0.9)
+# Fewer tokens' cells are not counted, unless gates are learned: that takes longer than what
+# gathered saves, on one thread and on two.
+SHORTEST_COUNTED, SHORTEST_BY_THREADS = 300, 360
 # A single cell, whose key is fetched for it alone, in cells of a matrix product; by the same
 # measure, 2 to 32 of them a query in texts of 1,024 to 4,096 tokens.
 EDGE_CELLS = 48
@@ -80,11 +82,12 @@ def auto_attention(
     break.
     """
     grad = torch.is_grad_enabled() and query_BHND.requires_grad
-    name = choose(mask, grad, value_BHND.dtype)
+    # Only in a graph: the wrapper that breaks it takes a short text 2 to 5 % of its attention.
+    select = _choose_outside if torch.compiler.is_compiling() else choose
+    name = select(mask, grad, value_BHND.dtype)
     return EXECUTE[name](query_BHND, key_BHND, value_BHND, mask, scaling, dropout)
 
 
-@torch.compiler.disable
 def choose(mask: SparseMask, grad: bool, dtype: torch.dtype = torch.float32) -> str:
     """The name of the executor for a mask.
 
@@ -103,6 +106,9 @@ def choose(mask: SparseMask, grad: bool, dtype: torch.dtype = torch.float32) -> 
     return name
 
 
+_choose_outside = torch.compiler.disable(choose)
+
+
 def choose_on_gpu(mask: SparseMask, mode: str, dtype: torch.dtype) -> tuple[str, str]:
     """The executor, and why."""
     learned, num_tokens = mask.needs_gradient, mask.keep_BN.shape[1]
@@ -118,8 +124,9 @@ def choose_on_gpu(mask: SparseMask, mode: str, dtype: torch.dtype) -> tuple[str,
         return "triton", "dense would hold too much"
     # Not ``kept_cells``, which is exact: it starts ten kernels for every 16 distances, and for a
     # window of 256 that takes longer than the attention.
-    lengths, cells = computed_cells(mask, twice_each_distance)
-    share = sum(cells) / max(1, sum(length**2 for length in lengths))
+    lengths = mask.lengths_B.tolist()
+    cells = sum(computed_cells(mask, lengths, twice_each_distance))
+    share = cells / max(1, sum(length**2 for length in lengths))
     return whole if share > MOST_OPEN else "triton", f"at most {share:.1%} of the cells are open"
 
 
@@ -128,15 +135,20 @@ def choose_on_cpu(mask: SparseMask) -> tuple[str, str]:
     learned = mask.needs_gradient
     whole, cost = ("dense", AGAINST_DENSE) if learned else ("sdpa", AGAINST_SDPA)
     num_texts, num_tokens = mask.keep_BN.shape
+    one_thread = torch.get_num_threads() == 1
+    if not learned and num_tokens < (SHORTEST_COUNTED if one_thread else SHORTEST_BY_THREADS):
+        return whole, "texts are short"
     spent = cost.a_text + cost.a_head * (_own_masks(mask) - 1) + cost.a_token * num_tokens
     if spent >= num_tokens**2:  # too short for gathered, whatever is open
         return whole, "texts are short"
-    if not mask.keep_BN.all() and mask.has_holes:
+    padded = not mask.keep_BN.all()
+    if padded and mask.has_holes:
         return whole, "padding lies between tokens"
     if learned and num_tokens > LONGEST_DENSE:
         return "gathered", "dense would hold too much"
     most = num_texts * (num_tokens**2 - spent) / cost.a_cell
-    cells = sum(computed_cells(mask, in_blocks, most)[1])
+    lengths = mask.lengths_B.tolist() if padded else num_texts * [num_tokens]
+    cells = sum(computed_cells(mask, lengths, in_blocks, most))
     share = f"{cells / (num_texts * num_tokens**2):.1%}"
     if cells < most:
         return "gathered", f"it computes {share} of the cells"
@@ -144,51 +156,55 @@ def choose_on_cpu(mask: SparseMask) -> tuple[str, str]:
 
 
 def _own_masks(mask: SparseMask) -> int:
-    gates = (mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK)
-    return max((gate.shape[1] for gate in gates if gate is not None), default=1)
+    heads = 1
+    for gate in (mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK):
+        if gate is not None:
+            heads = max(heads, gate.shape[1])
+    return heads
 
 
 def computed_cells(
     mask: SparseMask,
+    lengths: Sequence[int],
     of_diagonals: Callable[[Tensor], list[list[float]]],
     enough: float = math.inf,
-) -> tuple[list[int], list[float]]:
-    """The texts' lengths, and about how many cells of a head are computed for each of them.
+) -> list[float]:
+    """About how many cells of a head are computed for each text.
 
     The mean over heads that differ; a cell of several parts counts for each of them. In plain
     numbers, and in few operations: between two attentions each takes a short text's 0.5 %.
 
     Args:
+        lengths: of the texts, ``mask.lengths_B``.
         of_diagonals: how many cells a query has in the diagonals whose gates, (B, H, K), it gets;
             by text and head.
         enough: if diagonals alone have so many cells in all texts, nothing else is counted.
     """
-    lengths = mask.lengths_B.tolist()
     if mask.window is not None:
-        return lengths, [length * min(length, 2 * mask.window + 1) for length in lengths]
+        return [length * min(length, 2 * mask.window + 1) for length in lengths]
 
     def of_texts(counts: Sequence[Sequence[float]]) -> list[float]:
-        return [fmean(heads) for heads in counts] * (len(lengths) // len(counts))
+        return [sum(heads) / len(heads) for heads in counts] * (len(lengths) // len(counts))
 
     cells = [0.0] * len(lengths)
     if mask.diagonals_BHK is not None:
-        bands = of_texts(of_diagonals(mask.diagonals_BHK.detach()))
+        bands = of_texts(of_diagonals(mask.diagonals_BHK))
         cells = [length * keys for length, keys in zip(lengths, bands, strict=True)]
     if sum(cells) >= enough:
-        return lengths, cells
+        return cells
     for gate in (mask.rows_BHN, mask.columns_BHN):
         if gate is not None:
-            tokens = of_texts(gate.detach().sum(-1).tolist())
+            tokens = of_texts(gate.sum(-1).tolist())
             cells = [own + n * keys for own, n, keys in zip(cells, lengths, tokens, strict=True)]
     if mask.edges_BE2 is not None:
         edges = of_texts((mask.edges_BE2[..., :1] >= 0).sum(1).tolist())
         cells = [own + EDGE_CELLS * number for own, number in zip(cells, edges, strict=True)]
-    return lengths, [min(own, n**2) for own, n in zip(cells, lengths, strict=True)]
+    return [min(own, n**2) for own, n in zip(cells, lengths, strict=True)]
 
 
 def in_blocks(diagonals_BHK: Tensor) -> list[list[float]]:
     """What ``gathered`` computes: bands, in whole blocks."""
-    gates_BHK = (diagonals_BHK > 0).tolist()
+    gates_BHK = diagonals_BHK.tolist()
     return [[cells_a_query(tuple(gates_K)) for gates_K in gates_HK] for gates_HK in gates_BHK]
 
 

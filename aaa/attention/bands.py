@@ -31,13 +31,13 @@ def bands(offsets: Tensor, num_tokens: int) -> list[Part]:
 
 
 @lru_cache(maxsize=256)  # layers and batches share them, and a short text's attention costs less
-def cells_a_query(open_K: tuple[bool, ...]) -> int:
+def cells_a_query(gates_K: tuple[float, ...]) -> int:
     """About what the bands of these diagonals cost for each query, in cells of a product.
 
     Far more than are open where distances are scattered: a diagonal of its own costs a block. A
     band that is narrower than its block is taken out of the product, which costs as much again.
     """
-    runs, block = _runs(open_offsets(torch.tensor(open_K, device="cpu")))
+    runs, block = _runs(open_offsets(torch.tensor(gates_K, device="cpu") > 0))
     spans = [_span(run) for run in runs]
     return sum((block - 1 + span) * (2 if span < block else 1) for span in spans)
 

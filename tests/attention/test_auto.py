@@ -144,14 +144,13 @@ def test_the_choice_is_said_once(
 
 def test_counting_ends_where_diagonals_alone_are_enough() -> None:
     mask = (Local(2) | Global(2))(HERE)
-    lengths, cells = computed_cells(mask, twice_each_distance)
-    assert lengths == [4096]
+    lengths = [4096]
+    cells = computed_cells(mask, lengths, twice_each_distance)
     assert cells == [4096 * (6 + 4)]  # of three distances, two rows and two columns
-    assert computed_cells(mask, twice_each_distance, enough=4096 * 6)[1] == [4096 * 6]
-    assert computed_cells(mask, twice_each_distance, enough=4096 * 6 + 1)[1] == cells
+    assert computed_cells(mask, lengths, twice_each_distance, enough=4096 * 6) == [4096 * 6]
+    assert computed_cells(mask, lengths, twice_each_distance, enough=4096 * 6 + 1) == cells
     three = (Local(2) | Global(2) | Random(1))(LayerInput(keep_of([300, 20, 0])))
-    lengths, cells = computed_cells(three, twice_each_distance)
-    assert lengths == [300, 20, 0]
+    cells = computed_cells(three, [300, 20, 0], twice_each_distance)
     assert three.edges_BE2 is not None
     long, short, empty = (three.edges_BE2[..., 0] >= 0).sum(1).tolist()
     assert cells == [300 * 10 + EDGE_CELLS * long, 20 * 10 + EDGE_CELLS * short, 0]
