@@ -90,7 +90,9 @@ def measure(mask: SparseMask, mode: str) -> tuple[dict[str, float], str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 320, 384, 448, 512, 1024, 2048])
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[256, 320, 384, 448, 512, 1024, 2048]
+    )
     parser.add_argument("--mode", nargs="+", choices=list(MODES), default=list(MODES))
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

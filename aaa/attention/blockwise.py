@@ -260,10 +260,12 @@ def _scores(chunk: Chunk, query_HMD: Tensor, keys: list[Tensor]) -> Tensor:
 def _softmax(chunk: Chunk, scores_HMX: Tensor) -> Tensor:
     """Probabilities of the open cells; rows without any are 0."""
     if chunk.owner.masked:
-        scores_HMX = scores_HMX.masked_fill(~chunk.open_cells(), -torch.inf)
+        scores_HMX = scores_HMX + chunk.closed_bias()
     probabilities_HMX = scores_HMX.softmax(-1)
     if not chunk.owner.never_empty:
-        probabilities_HMX.masked_fill_(scores_HMX.amax(-1, keepdim=True) == -torch.inf, 0)
+        empty_HM1 = scores_HMX.amax(-1, keepdim=True) == -torch.inf
+        if empty_HM1.any():  # the filling takes far longer than to ask
+            probabilities_HMX.masked_fill_(empty_HM1, 0)
     probabilities_HMX[:, chunk.real :] = 0  # the queries of padding may have no key at all
     return probabilities_HMX
 
@@ -271,7 +273,7 @@ def _softmax(chunk: Chunk, scores_HMX: Tensor) -> Tensor:
 def _weights(chunk: Chunk, scores_HMX: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of all cells and probabilities, the weights of the open ones, as in ``dense``."""
     cells_MX = chunk.open_cells()
-    highest_HM1 = _highest(scores_HMX.masked_fill(~cells_MX, -torch.inf))
+    highest_HM1 = _highest(scores_HMX + chunk.closed_bias())
     weights_HMX = (scores_HMX - highest_HM1).clamp_max_(MAX_CLOSED_SCORE).exp_()
     probabilities_HMX = weights_HMX * cells_MX
     sums_HM1 = probabilities_HMX.sum(-1, keepdim=True)

@@ -117,12 +117,10 @@ class Band:
         ).unsqueeze(-1)
         in_band_CX = (inside_CX >= 0) & (inside_CX < self.num_diagonals)
         if self.compact:
-            self.closed = ~open_W
+            opened = open_W
         else:
-            self.closed = ~(
-                in_band_CX & open_W[inside_CX.clamp(0, self.num_diagonals - 1)]
-            ).unsqueeze(0)
-        self.any_closed = bool(self.closed.any())
+            opened = in_band_CX & open_W[inside_CX.clamp(0, self.num_diagonals - 1)]
+        self.bias = None if bool(opened.all()) else torch.where(opened, 0.0, -torch.inf)
 
     def take(self, tokens_HND: Tensor) -> Tensor:
         """Row t is key ``t + lowest``, zeros off the text."""
@@ -169,8 +167,8 @@ class Band:
 
     def close(self, cells_HMX: Tensor, first: int) -> None:
         cells_HGCX = cells_HMX.unflatten(1, (-1, self.block))
-        if self.any_closed:
-            cells_HGCX.masked_fill_(self.closed, -torch.inf)
+        if self.bias is not None:
+            cells_HGCX += self.bias  # in a fifth of the time of filling
         # Only queries near the text's ends meet keys that are off it.
         num_queries, slack = cells_HMX.shape[1], self.block - 1
         highest = self.lowest + self.num_diagonals - 1
