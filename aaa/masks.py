@@ -7,7 +7,7 @@ Every gate is 0 or 1 in the forward pass; straight-through gates carry a gradien
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -119,18 +119,17 @@ class SparseMask:
         num_tokens = self.keep_BN.shape[-1]
         # Values are not asked where the answer would break a graph or be waited for.
         on_cpu = self.keep_BN.is_cpu and not torch.compiler.is_compiling()
-        parts = []
-        if self.columns_BHN is not None:
-            parts.append(_log(self.columns_BHN, dtype).unsqueeze(-2))
-        if self.rows_BHN is not None:
-            parts.append(_log(self.rows_BHN, dtype).unsqueeze(-1))
-        if self.edges_BE2 is not None:
-            parts.append(_log(self._edges_dense(num_tokens), dtype).unsqueeze(1))
         if self.diagonals_BHK is not None:
-            parts.append(_band_bias(self.diagonals_BHK, num_tokens, dtype, on_cpu))
-        if not parts:
-            parts.append(self.keep_BN.new_full((1, 1, 1, 1), -torch.inf, dtype=dtype))
-        bias = reduce(_highest, parts)  # whose last is not written to: it may be a kept one
+            bias = _band_bias(self.diagonals_BHK, num_tokens, dtype, on_cpu)
+        else:
+            bias = self.keep_BN.new_full((1, 1, 1, 1), -torch.inf, dtype=dtype)
+        if self.columns_BHN is not None:
+            bias = torch.maximum(bias, _log(self.columns_BHN, dtype).unsqueeze(-2))
+        if self.rows_BHN is not None:
+            bias = torch.maximum(bias, _log(self.rows_BHN, dtype).unsqueeze(-1))
+        if self.edges_BE2 is not None:
+            cells_BNN = self._edges_dense(num_tokens)
+            bias = torch.maximum(bias, _log(cells_BNN, dtype).unsqueeze(1))
         if self.window is not None:
             reach_11K = self.keep_BN.new_ones(1, 1, self.window + 1, dtype=torch.float)
             bias = torch.minimum(bias, _band_bias(reach_11K, num_tokens, dtype, on_cpu))
@@ -138,7 +137,7 @@ class SparseMask:
             padding_B1N1 = _log(~self.keep_BN, dtype)[:, None, :, None]
             real_B11N = _log(self.real_keys_BN, dtype)[:, None, None, :]
             bias = torch.clamp(bias, min=padding_B1N1, max=real_B11N)
-        if bias.shape[2] == bias.shape[3] == num_tokens:
+        if self.diagonals_BHK is not None:
             return bias
         return bias.expand(-1, -1, num_tokens, num_tokens)
 
@@ -229,14 +228,6 @@ class SparseMask:
 def _log(gates: Tensor, dtype: torch.dtype) -> Tensor:
     logs = gates.log()
     return logs if logs.dtype == dtype else logs.to(dtype)
-
-
-def _highest(one: Tensor, other: Tensor) -> Tensor:
-    """The higher of the two; in the memory of the first, which is not needed again, if it fits."""
-    batch, heads, rows, columns = one.shape  # no loop: behind an attention it takes 40 us
-    B, H, M, N = other.shape
-    fits = B in (1, batch) and H in (1, heads) and M in (1, rows) and N in (1, columns)
-    return one.clamp_(min=other) if fits else torch.maximum(one, other)
 
 
 def _by_distance(gates: Tensor, num_tokens: int, beyond: float = 0.0) -> Tensor:

@@ -67,12 +67,10 @@ def _attention_mask(mask: SparseMask, dtype: torch.dtype) -> Tensor | None:
 
 def _is_faster_plain(query_BHND: Tensor, attention_mask: Tensor) -> bool:
     """Whether the texts are short and few, on a CPU; not in a graph, which is for all lengths."""
-    if torch.compiler.is_compiling() or query_BHND.device.type != "cpu":
+    if torch.compiler.is_compiling() or not query_BHND.is_cpu:
         return False
     num_tokens = query_BHND.shape[2]
-    is_short = (
-        num_tokens <= LONGEST_PLAIN and query_BHND.shape[:3].numel() * num_tokens <= MOST_SCORES
-    )
+    if num_tokens > LONGEST_PLAIN or query_BHND.shape[:3].numel() * num_tokens > MOST_SCORES:
+        return False
     in_32_bits = query_BHND.dtype == attention_mask.dtype == torch.float32
-    by_autocast = torch.is_autocast_enabled("cpu")
-    return is_short and in_32_bits and not by_autocast and torch.get_num_threads() > 1
+    return in_32_bits and not torch.is_autocast_enabled("cpu") and torch.get_num_threads() > 1
