@@ -337,3 +337,25 @@ def test_auto_and_sdpa_where_gates_are_learned() -> None:
         sdpa_attention(*inputs, mask, scaling=SCALING)
     with torch.no_grad():
         torch.testing.assert_close(sdpa_attention(*inputs, mask, scaling=SCALING)[0], output)
+
+
+@pytest.mark.parametrize("name", ["dense", "sdpa", "auto"])
+def test_compiled(name: str) -> None:
+    """As it is without; in one graph, but for ``auto``, whose choice reads values."""
+    mask = random_mask([33, 20])
+    inputs = inputs_for(mask, requires_grad=True)
+    wanted = list(inputs)
+    if name != "sdpa":
+        assert mask.rows_BHN is not None
+        wanted.append(mask.rows_BHN.requires_grad_())
+
+    def attend(*tensors: Tensor) -> Tensor:
+        return EXECUTORS[name](*tensors, mask, SCALING)[0]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(attend, fullgraph=name != "auto", backend="aot_eager")
+    outputs = compiled(*inputs), attend(*inputs)
+    gradients = [torch.autograd.grad(output.square().sum(), wanted) for output in outputs]
+    close(outputs[0], outputs[1])
+    for ours, plain in zip(*gradients, strict=True):
+        close(ours, plain, atol=1e-5)
