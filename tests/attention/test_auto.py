@@ -142,6 +142,15 @@ def test_the_choice_is_said_once(
     assert "gathered (gates being learned)" in learned
 
 
+def test_one_short_text_is_not_counted_and_several_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Local(2)  # of which gathered computes a quarter of the cells
+    assert choose(window(LayerInput(keep_of([280]))), grad=False) == "sdpa"
+    assert choose(window(LayerInput(keep_of([280, 280]))), grad=False) == "gathered"
+    for threads, chosen in ((1, "gathered"), (2, "sdpa")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert choose(window(LayerInput(keep_of([320]))), grad=False) == chosen
+
+
 def test_counting_ends_where_diagonals_alone_are_enough() -> None:
     mask = (Local(2) | Global(2))(HERE)
     lengths = [4096]
