@@ -122,7 +122,8 @@ class SparseMask:
         if self.diagonals_BHK is not None:
             bias = _band_bias(self.diagonals_BHK, num_tokens, dtype, on_cpu)
         else:
-            bias = self.keep_BN.new_full((1, 1, 1, 1), -torch.inf, dtype=dtype)
+            closed_1111 = self.keep_BN.new_full((1, 1, 1, 1), -torch.inf, dtype=dtype)
+            bias = closed_1111.expand(-1, -1, num_tokens, num_tokens)
         if self.columns_BHN is not None:
             bias = torch.maximum(bias, _log(self.columns_BHN, dtype).unsqueeze(-2))
         if self.rows_BHN is not None:
@@ -137,9 +138,7 @@ class SparseMask:
             padding_B1N1 = _log(~self.keep_BN, dtype)[:, None, :, None]
             real_B11N = _log(self.real_keys_BN, dtype)[:, None, None, :]
             bias = torch.clamp(bias, min=padding_B1N1, max=real_B11N)
-        if self.diagonals_BHK is not None:
-            return bias
-        return bias.expand(-1, -1, num_tokens, num_tokens)
+        return bias
 
     @property
     def real_keys_BN(self) -> Tensor:

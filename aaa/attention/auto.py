@@ -46,7 +46,7 @@ class GatheredCost:
 
 
 # Fitted to scripts/measure_auto.py (docs/performance.md), 12 heads of 64, texts of 256 to 2,048
-# tokens: AGAINST_SDPA to one thread and two, AGAINST_DENSE by hand to one thread's CPU time.
+# tokens: AGAINST_SDPA on one thread and two, AGAINST_DENSE by hand to one thread's CPU time.
 AGAINST_SDPA = GatheredCost(a_text=30_000, a_head=14_000, a_token=0, a_cell=1.6)
 AGAINST_DENSE = GatheredCost(a_text=30_000, a_head=30_000, a_token=100, a_cell=0.9)
 # One text's cells are not counted if it has fewer tokens and no gates are learned: that takes

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aaa.attention.dense import MAX_CLOSED_SCORE
+from aaa.attention.dense import MAX_CLOSED_SCORE, closed_bias
 from aaa.attention.gates import HeadGateGradients
 from aaa.attention.parts import Columns
 from aaa.attention.passes import Chunk, Pass
@@ -260,7 +260,7 @@ def _scores(chunk: Chunk, query_HMD: Tensor, keys: list[Tensor]) -> Tensor:
 def _softmax(chunk: Chunk, scores_HMX: Tensor) -> Tensor:
     """Probabilities of the open cells; rows without any are 0."""
     if chunk.owner.masked:
-        scores_HMX = scores_HMX + chunk.closed_bias()
+        scores_HMX = scores_HMX + closed_bias(chunk.open_cells())
     probabilities_HMX = scores_HMX.softmax(-1)
     if not chunk.owner.never_empty:
         empty_HM1 = scores_HMX.amax(-1, keepdim=True) == -torch.inf
@@ -273,7 +273,7 @@ def _softmax(chunk: Chunk, scores_HMX: Tensor) -> Tensor:
 def _weights(chunk: Chunk, scores_HMX: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of all cells and probabilities, the weights of the open ones, as in ``dense``."""
     cells_MX = chunk.open_cells()
-    highest_HM1 = _highest(scores_HMX + chunk.closed_bias())
+    highest_HM1 = _highest(scores_HMX + closed_bias(cells_MX))
     weights_HMX = (scores_HMX - highest_HM1).clamp_max_(MAX_CLOSED_SCORE).exp_()
     probabilities_HMX = weights_HMX * cells_MX
     sums_HM1 = probabilities_HMX.sum(-1, keepdim=True)

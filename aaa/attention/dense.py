@@ -61,6 +61,14 @@ def open_padding_rows(mask: SparseMask) -> Tensor:
     return mask.dense() + (padding_B1N1 & mask.real_keys_BN[:, None, None, :])
 
 
+def closed_bias(opened: Tensor) -> Tensor:
+    """0 where cells are open and -inf where they are closed, for scores to be added to.
+
+    To fill scores by a mask that heads share takes up to ten times as long on a CPU.
+    """
+    return torch.where(opened, 0.0, -torch.inf)
+
+
 def masked_softmax(scores: Tensor, cells: Tensor) -> Tensor:
     """``cells * exp(scores)``, each row divided by its sum; differentiable once in both.
 
@@ -74,8 +82,7 @@ class _MaskedSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, cells: Tensor) -> Tensor:
-        # Added: filling by a mask that heads share takes ten times as long on a CPU.
-        weights = scores + torch.where(cells > 0, 0.0, -torch.inf)
+        weights = scores + closed_bias(cells > 0)
         highest_open = weights.amax(-1, keepdim=True)
         highest_open.clamp_min_(torch.finfo(scores.dtype).min)
         torch.sub(scores, highest_open, out=weights).clamp_max_(MAX_CLOSED_SCORE).exp_()

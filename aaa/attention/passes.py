@@ -137,13 +137,6 @@ class Chunk:
             lambda: self.owner.selection.open_cells(queries_M1, self.owner.keys(queries_M1)),
         )
 
-    def closed_bias(self) -> Tensor:
-        """0 in the chunk's open cells and -inf in others, float (M, X).
-
-        Not kept, being four times as large as those; to add it takes a fifth of a fill's time.
-        """
-        return torch.where(self.open_cells(), 0.0, -torch.inf)
-
     def read(self, tensor_HND: Tensor, dtype: torch.dtype, factor: float = 1.0) -> Tensor:
         """The chunk's rows times a factor, (H, M, D), a copy."""
         shape = (len(tensor_HND), self.padded, tensor_HND.shape[-1])
