@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aaa.attention.dense import MAX_CLOSED_SCORE, closed_bias
@@ -57,6 +58,9 @@ def forward(
     one: Pass, text: QueryKeyValue, output_HND: Tensor, scaling: float, dropout: Dropout
 ) -> None:
     """Writes the output of a pass's queries."""
+    if one.meets_all and not dropout.share and text.query.shape[-1] == text.value.shape[-1]:
+        _forward_fused(one, text, output_HND, scaling)
+        return
     dtype = work_dtype(text.query)
     chunks = list(one.chunks())
     for heads in one.head_groups(len(output_HND)):
@@ -71,6 +75,14 @@ def forward(
                 probabilities_HMX *= kept_HMX
             output_HMD = _combined(chunk, probabilities_HMX.to(dtype), values)
             chunk.write(output_HMD, output_HND[heads])
+
+
+def _forward_fused(one: Pass, text: QueryKeyValue, output_HND: Tensor, scaling: float) -> None:
+    """Of whole rows, by PyTorch's attention, which is fastest where nothing is closed."""
+    rows = QueryKeyValue(text.query[:, one.queries_R], text.key, text.value)
+    query, key, value = (x.to(work_dtype(x)).unsqueeze(0) for x in rows)
+    output_HRD = F.scaled_dot_product_attention(query, key, value, scale=scaling).squeeze(0)
+    output_HND[:, one.queries_R] = output_HRD.to(output_HND.dtype)
 
 
 class Backward:
@@ -181,9 +193,9 @@ class Backward:
         """Scaled queries, the gradient of their outputs, and its mean under the probabilities."""
         query_HMD = chunk.read(self.inputs.query[heads], self.dtype, self.scaling)
         of_output_HMD = chunk.read(self.of_output_HND[heads], self.dtype)
-        overwritten_M1 = chunk.overwritten_M1()
-        if overwritten_M1 is not None:
-            of_output_HMD.masked_fill_(overwritten_M1, 0)
+        own_M1 = chunk.own_M1()
+        if own_M1 is not None:
+            of_output_HMD *= own_M1
         output_HMD = chunk.read(self.output_HND[heads], _softmax_dtype(self.dtype))
         return query_HMD, of_output_HMD, output_HMD.mul_(of_output_HMD).sum(-1, keepdim=True)
 
@@ -234,7 +246,7 @@ def _products(chunk: Chunk, x_HMD: Tensor, taken: list[Tensor]) -> Tensor:
 
 def _combined(chunk: Chunk, cells_HMX: Tensor, taken: list[Tensor]) -> Tensor:
     one = chunk.owner
-    x_HMD = taken[0].new_zeros(*cells_HMX.shape[:2], taken[0].shape[-1])
+    x_HMD = cells_HMX.new_zeros(*cells_HMX.shape[:2], taken[0].shape[-1])
     for part, values, of_part_HMX in zip(one.parts, taken, one.split(cells_HMX), strict=True):
         part.combine(of_part_HMX, chunk.first, values, x_HMD)
     return x_HMD
@@ -250,10 +262,11 @@ def _spread(chunk: Chunk, cells_HMX: Tensor, x_HMD: Tensor, gradients: list[Tens
 def _scores(chunk: Chunk, query_HMD: Tensor, keys: list[Tensor]) -> Tensor:
     """Scores, -inf where a cell is none or is counted elsewhere."""
     scores_HMX = _products(chunk, query_HMD, keys)
-    first_part_HMX, *_ = parts = chunk.owner.split(scores_HMX)
-    for part, of_part_HMX in zip(chunk.owner.parts, parts, strict=True):
-        part.close(of_part_HMX, chunk.first)
-    chunk.close_doubled(first_part_HMX)
+    one = chunk.owner
+    for part, of_part_HMX in zip(one.parts, one.split(scores_HMX), strict=True):
+        bias_MX = chunk.bias(part)
+        if bias_MX is not None:
+            of_part_HMX += bias_MX
     return scores_HMX
 
 

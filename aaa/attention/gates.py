@@ -75,8 +75,8 @@ class HeadGateGradients:
             if gate not in self.of:
                 continue
             keys_MX = part.keys(chunk.queries_M1)
-            # The cells of columns that rows or diagonals open as well are 0 here already.
-            if gate != "columns" or len(self.selection.edges_E):
+            # The cells of diagonals that rows or columns open as well are 0 here already.
+            if gate != "diagonals" or len(self.selection.edges_E):
                 of_part_MX = of_part_MX * self._alone(chunk, gate, keys_MX, part)
             self._add(gate, of_part_MX, chunk, keys_MX)
 

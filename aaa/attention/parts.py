@@ -11,6 +11,7 @@ K columns, E edges of a query, G blocks of a chunk, C queries of a block, W diag
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -50,8 +51,14 @@ class Part(Protocol):
     def keys(self, queries_M1: Tensor) -> Tensor:
         """The key of each cell, (M, X) or (1, X); those off the text are no cells."""
 
-    def close(self, cells_HMX: Tensor, first: int) -> None:
-        """Sets cells to -inf that are not the part's, but are there for the sake of the layout."""
+    def bias(self, first: int, count: int, elsewhere_N: Tensor | None) -> Tensor | None:
+        """What closes cells that are there for the sake of the layout alone: 0 and -inf, (M, X).
+
+        Of ``count`` queries from the ``first`` on; None for nothing.
+
+        Args:
+            elsewhere_N: bool, keys that every query meets in another part of the same pass.
+        """
 
 
 class Columns:
@@ -77,7 +84,7 @@ class Columns:
             tokens_HND.index_add_(1, self.positions_K, taken)
 
     def products(self, x_HMD: Tensor, first: int, taken: Tensor, cells_HMX: Tensor) -> None:
-        torch.bmm(x_HMD, taken.mT, out=cells_HMX)
+        _multiply(x_HMD, taken.mT, cells_HMX)
 
     def combine(self, cells_HMX: Tensor, first: int, taken: Tensor, x_HMD: Tensor) -> None:
         x_HMD.baddbmm_(cells_HMX, taken)
@@ -90,130 +97,106 @@ class Columns:
         assert keys_K is not None
         return keys_K.unsqueeze(0)
 
-    def close(self, cells_HMX: Tensor, first: int) -> None:
-        pass
+    def bias(self, first: int, count: int, elsewhere_N: Tensor | None) -> None:
+        return None
 
 
 class Band:
     """The cells with ``lowest <= j - i <= highest``, block by block.
 
-    C queries in a row meet the C + W - 1 keys around them in one small matrix product, of which W
-    cells a query are the band's. A wide band leaves the others in place and closes them; a narrow
-    one, where they are the most, keeps its own alone (``compact``).
+    C queries in a row meet the C + W - 1 keys around them in one small matrix product, and cells
+    that are not the band's are closed. The heads' tokens stand one after another, so that all
+    blocks of all heads are one product: where a window reaches over its text's ends it meets
+    another head's tokens, and those cells are closed as well.
 
     Args:
         open_W: which of the diagonals, ``lowest`` first, are open.
     """
 
     def __init__(self, lowest: int, open_W: Tensor, num_tokens: int, block: int) -> None:
-        self.lowest, self.num_diagonals = lowest, len(open_W)
+        self.lowest, self.highest = lowest, lowest + len(open_W) - 1
         self.num_tokens, self.block = num_tokens, block
-        self.span = block + self.num_diagonals - 1
-        self.compact = self.num_diagonals < block
-        self.width = self.num_diagonals if self.compact else self.span
-        self.held = self.width
-        self.offsets_W = lowest + torch.arange(self.num_diagonals, device=open_W.device)
+        self.width = self.held = block + len(open_W) - 1
+        self.padded = -(-num_tokens // block) * block
         # Key (column) less query (row) within a block, counted from the lowest diagonal.
-        inside_CX = torch.arange(self.span, device=open_W.device) - torch.arange(
-            block, device=open_W.device
-        ).unsqueeze(-1)
-        in_band_CX = (inside_CX >= 0) & (inside_CX < self.num_diagonals)
-        if self.compact:
-            opened = open_W
-        else:
-            opened = in_band_CX & open_W[inside_CX.clamp(0, self.num_diagonals - 1)]
-        self.bias = None if bool(opened.all()) else closed_bias(opened)
+        queries_C, self.keys_X = (
+            torch.arange(count, device=open_W.device) for count in (block, self.width)
+        )
+        inside_CX = self.keys_X - queries_C.unsqueeze(-1)
+        in_band_CX = (inside_CX >= 0) & (inside_CX < len(open_W))
+        self.bias_CX = closed_bias(in_band_CX & open_W[inside_CX.clamp(0, len(open_W) - 1)])
 
     def take(self, tokens_HND: Tensor) -> Tensor:
-        """Row t is key ``t + lowest``, zeros off the text."""
-        num_blocks = -(-self.num_tokens // self.block)
-        behind = num_blocks * self.block + self.lowest + self.num_diagonals - 1 - self.num_tokens
-        return F.pad(tokens_HND, (0, 0, -self.lowest, behind)).contiguous()
+        """All heads' tokens in one list, (rows, D), each head's filled up to whole blocks."""
+        num_heads, num_tokens, size = tokens_HND.shape
+        end = self._before + num_heads * self.padded
+        taken = tokens_HND.new_empty(end + max(0, self.highest), size)
+        taken[: self._before] = 0
+        taken[end:] = 0
+        by_head_HND = self._by_head(taken, num_heads)
+        by_head_HND[:, :num_tokens] = tokens_HND
+        by_head_HND[:, num_tokens:] = 0
+        return taken
 
     def give(self, taken: Tensor, tokens_HND: Tensor) -> None:
-        start = max(0, self.lowest)
-        taken = taken[:, start - self.lowest :]
-        count = min(taken.shape[1], self.num_tokens - start)
-        tokens_HND[:, start : start + count] += taken[:, :count]
+        tokens_HND += self._by_head(taken, len(tokens_HND))[:, : tokens_HND.shape[1]]
 
     def products(self, x_HMD: Tensor, first: int, taken: Tensor, cells_HMX: Tensor) -> None:
-        for x_MD, windows_GXD, cells_MX in zip(
-            x_HMD, self._windows(taken, first, x_HMD.shape[1]), cells_HMX, strict=True
-        ):
-            products_GCX = torch.bmm(self._blocks(x_MD), windows_GXD.mT)
-            if self.compact:
-                products_GCX = self._diagonals(products_GCX)
-            cells_MX.unflatten(0, (-1, self.block)).copy_(products_GCX)
+        for heads, windows_GXD in self._windows(taken, first, x_HMD):
+            cells_GCX = self._blocks(cells_HMX[heads])
+            _multiply(self._blocks(x_HMD[heads]), windows_GXD.mT, cells_GCX)
 
     def combine(self, cells_HMX: Tensor, first: int, taken: Tensor, x_HMD: Tensor) -> None:
-        for x_MD, windows_GXD, cells_MX in zip(
-            x_HMD, self._windows(taken, first, x_HMD.shape[1]), cells_HMX, strict=True
-        ):
-            self._blocks(x_MD).baddbmm_(self._spanned(cells_MX), windows_GXD)
+        for heads, windows_GXD in self._windows(taken, first, x_HMD):
+            self._blocks(x_HMD[heads]).baddbmm_(self._blocks(cells_HMX[heads]), windows_GXD)
 
     def spread(self, cells_HMX: Tensor, x_HMD: Tensor, first: int, taken: Tensor) -> None:
-        for x_MD, cells_MX, target_ND in zip(x_HMD, cells_HMX, taken, strict=True):
-            sums_GXD = torch.bmm(self._spanned(cells_MX).mT, self._blocks(x_MD))
+        for heads, windows_GXD in self._windows(taken, first, x_HMD):
+            sums_GXD = self._blocks(cells_HMX[heads]).mT @ self._blocks(x_HMD[heads])
             # Windows overlap; pieces of them, a block long, do not.
-            for start in range(0, self.span, self.block):
-                piece_GXD = sums_GXD[:, start : start + self.block]
-                self._strided(target_ND, first + start, len(sums_GXD), piece_GXD.shape[1]).add_(
-                    piece_GXD
-                )
+            for start in range(0, self.width, self.block):
+                piece = slice(start, start + self.block)
+                windows_GXD[:, piece].add_(sums_GXD[:, piece])
 
     def keys(self, queries_M1: Tensor) -> Tensor:
-        if self.compact:
-            return queries_M1 + self.offsets_W
-        starts_M1 = queries_M1 - queries_M1 % self.block
-        return starts_M1 + self.lowest + torch.arange(self.span, device=queries_M1.device)
+        return queries_M1 - queries_M1 % self.block + self.lowest + self.keys_X
 
-    def close(self, cells_HMX: Tensor, first: int) -> None:
-        cells_HGCX = cells_HMX.unflatten(1, (-1, self.block))
-        if self.bias is not None:
-            cells_HGCX += self.bias
-        # Only queries near the text's ends meet keys that are off it.
-        num_queries, slack = cells_HMX.shape[1], self.block - 1
-        highest = self.lowest + self.num_diagonals - 1
-        head = min(max(0, slack - self.lowest - first), num_queries)
-        tail = min(max(head, self.num_tokens - highest - slack - first), num_queries)
-        queries_M1 = torch.arange(first, first + num_queries, device=cells_HMX.device)[:, None]
-        for here in (slice(0, head), slice(tail, num_queries)):
-            keys_MX = self.keys(queries_M1[here])
-            off_MX = (keys_MX < 0) | (keys_MX >= self.num_tokens)
-            cells_HMX[:, here].masked_fill_(off_MX, -torch.inf)
+    def bias(self, first: int, count: int, elsewhere_N: Tensor | None) -> Tensor:
+        closed_N = self.bias_CX.new_zeros(self.num_tokens)
+        if elsewhere_N is not None:
+            closed_N = torch.where(elsewhere_N, -torch.inf, closed_N)
+        behind = self.padded + max(0, self.highest) - self.num_tokens
+        closed = F.pad(closed_N, (self._before, behind), value=-torch.inf)
+        windows_GX = closed[self._before + self.lowest + first :].unfold(0, self.width, self.block)
+        bias_GCX = windows_GX[: count // self.block].unsqueeze(1) + self.bias_CX
+        return bias_GCX.flatten(0, 1)
 
-    def _blocks(self, x_MD: Tensor) -> Tensor:
-        return x_MD.unflatten(0, (-1, self.block))
+    @property
+    def _before(self) -> int:
+        """Rows before the first head's tokens."""
+        return max(0, -self.lowest)
 
-    def _strided(self, taken_ND: Tensor, first: int, num_blocks: int, length: int) -> Tensor:
-        """From every block's start ``length`` tokens, a view (G, length, D)."""
-        size = taken_ND.shape[-1]
-        offset = taken_ND.storage_offset() + first * size
-        return taken_ND.as_strided(
-            (num_blocks, length, size), (self.block * size, size, 1), offset
-        )
+    def _by_head(self, taken: Tensor, num_heads: int) -> Tensor:
+        rows = taken[self._before : self._before + num_heads * self.padded]
+        return rows.unflatten(0, (num_heads, self.padded))
 
-    def _windows(self, taken_HND: Tensor, first: int, num_queries: int) -> list[Tensor]:
-        num_blocks = num_queries // self.block
-        return [self._strided(taken, first, num_blocks, self.span) for taken in taken_HND]
+    def _blocks(self, x_HMD: Tensor) -> Tensor:
+        return x_HMD.view(-1, self.block, x_HMD.shape[-1])
 
-    def _diagonals(self, products_GCX: Tensor) -> Tensor:
-        """The band's own cells, a view (G, C, W) of those that a block computes."""
-        num_blocks = len(products_GCX)
-        return products_GCX.as_strided(
-            (num_blocks, self.block, self.num_diagonals),
-            (self.block * self.span, self.span + 1, 1),
-            products_GCX.storage_offset(),
-        )
-
-    def _spanned(self, cells_MX: Tensor) -> Tensor:
-        """Cells as (G, C, C + W - 1), 0 where they are not the band's."""
-        cells_GCX = cells_MX.unflatten(0, (-1, self.block))
-        if not self.compact:
-            return cells_GCX
-        spanned_GCX = cells_MX.new_zeros(len(cells_GCX), self.block, self.span)
-        self._diagonals(spanned_GCX).copy_(cells_GCX)
-        return spanned_GCX
+    def _windows(
+        self, taken: Tensor, first: int, x_HMD: Tensor
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """The keys of each block of a chunk, views (G, C + W - 1, D), for heads at once or one."""
+        num_heads, num_queries, size = x_HMD.shape
+        at_once = num_heads if num_queries == self.padded else 1
+        for head in range(0, num_heads, at_once):
+            start = self._before + self.lowest + head * self.padded + first
+            windows_GXD = taken.as_strided(
+                (at_once * num_queries // self.block, self.width, size),
+                (self.block * size, size, 1),
+                taken.storage_offset() + start * size,
+            )
+            yield slice(head, head + at_once), windows_GXD
 
 
 class Slots:
@@ -252,8 +235,8 @@ class Slots:
     def keys(self, queries_M1: Tensor) -> Tensor:
         return self.keys_ME[queries_M1.squeeze(-1)]
 
-    def close(self, cells_HMX: Tensor, first: int) -> None:
-        cells_HMX.masked_fill_(self._chunk(first, cells_HMX.shape[1]) < 0, -torch.inf)
+    def bias(self, first: int, count: int, elsewhere_N: Tensor | None) -> Tensor:
+        return closed_bias(self._chunk(first, count) >= 0)
 
     def _chunk(self, first: int, num_queries: int) -> Tensor:
         return self.keys_ME[first : first + num_queries]
@@ -261,3 +244,11 @@ class Slots:
     def _gathered(self, taken: Tensor, first: int, num_queries: int) -> Tensor:
         keys_ME = self._chunk(first, num_queries).clamp_min(0)
         return taken.index_select(1, keys_ME.flatten()).unflatten(1, keys_ME.shape)
+
+
+def _multiply(left: Tensor, right: Tensor, result: Tensor) -> None:
+    """The products of a batch of matrices, written to ``result``, which may be part of another."""
+    if result.is_contiguous():
+        torch.bmm(left, right, out=result)
+    else:  # there, one product after another
+        result.copy_(torch.bmm(left, right))

@@ -7,13 +7,13 @@ R and K selected rows and columns, E edges of a query, W diagonals of a band.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from aaa.attention.bands import bands, block_for, open_offsets
+from aaa.attention.bands import bands, block_for
 from aaa.attention.parts import Band, Columns, Part, Slots
 from aaa.attention.selection import Selection
 
@@ -22,9 +22,12 @@ from aaa.attention.selection import Selection
 NUMBERS_AT_ONCE = 2**20
 QUERIES_AT_ONCE = 2**12
 TOKENS_AT_ONCE = 2**14  # of all heads at work: their keys and values are laid out anew
-CELLS_KEPT = 2**24  # of a pass, for which something is kept, a byte each
+BYTES_KEPT = 2**24  # for all chunks of a pass, of each thing that all heads share
 # What a cell of its own slot costs, in cells of a matrix product: its key is fetched for it alone.
 SLOT_COST = 8
+
+
+Made = TypeVar("Made", Tensor, Tensor | None)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Pass:
         queries_R: their positions; None for all tokens in order.
         masked: whether some of the parts' cells are closed by the mask and have to be looked up.
         overwritten_N: bool, the queries whose output comes from another pass.
-        doubled: cells (query, place among the columns) that the band opens as well.
+        columns_N: bool, the keys that its queries meet as columns.
         never_empty: whether every query is sure to have an open cell.
     """
 
@@ -44,7 +47,7 @@ class Pass:
     queries_R: Tensor | None = None
     masked: bool = False
     overwritten_N: Tensor | None = None
-    doubled: tuple[Tensor, Tensor] | None = None
+    columns_N: Tensor | None = None
     never_empty: bool = True
 
     @property
@@ -62,6 +65,11 @@ class Pass:
     @property
     def num_queries(self) -> int:
         return self.selection.num_tokens if self.queries_R is None else len(self.queries_R)
+
+    @property
+    def meets_all(self) -> bool:
+        """Whether every cell of its queries is open."""
+        return self.queries_R is not None and not self.masked
 
     @property
     def leaves_cells_out(self) -> bool:
@@ -107,14 +115,14 @@ class Chunk:
     first: int
     real: int
     padded: int
-    made: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def once(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+    def once(self, key: Any, make: Callable[[], Made]) -> Made:
         """What ``make`` returns, the same for all heads; kept for the next ones, unless large."""
         if key in self.made:
             return self.made[key]
         made = make()
-        if self.owner.num_queries * self.owner.width <= CELLS_KEPT:
+        if made is None or made.nbytes * self.owner.num_queries <= BYTES_KEPT * self.real:
             self.made[key] = made
         return made
 
@@ -158,20 +166,18 @@ class Chunk:
         """Adds rows in the chunk's place."""
         tensor_HND[:, self._where()] += chunk_HMD[:, : self.real]
 
-    def close_doubled(self, cells_HMK: Tensor) -> None:
-        """Closes the cells of columns that the band has."""
-        if self.owner.doubled is None:
-            return
-        rows, places = self.owner.doubled
-        here = ((rows >= self.first) & (rows < self.first + self.real)).nonzero().squeeze(-1)
-        cells_HMK[:, rows[here] - self.first, places[here]] = -torch.inf
+    def bias(self, part: Part) -> Tensor | None:
+        """What closes cells of a part that are none, or are counted in another; (M, X)."""
+        return self.once(
+            ("bias", part), lambda: part.bias(self.first, self.padded, self.owner.columns_N)
+        )
 
-    def overwritten_M1(self) -> Tensor | None:
-        """Which of the queries get their output from another pass."""
+    def own_M1(self) -> Tensor | None:
+        """Which of the queries get their output from this pass; None for all."""
         if self.owner.overwritten_N is None:
             return None
-        here = self.owner.overwritten_N[self.first : self.first + self.real]
-        return torch.nn.functional.pad(here, (0, self.padded - self.real)).unsqueeze(-1)
+        own_M = ~self.owner.overwritten_N[self.first : self.first + self.real]
+        return torch.nn.functional.pad(own_M, (0, self.padded - self.real)).unsqueeze(-1)
 
     def _where(self) -> slice | Tensor:
         here = slice(self.first, self.first + self.real)
@@ -187,7 +193,7 @@ def passes_for(selection: Selection) -> list[Pass]:
     whole = Columns(None, num_tokens, selection.device)
     if len(rows_R) == num_tokens:
         return [Pass(selection, (whole,), rows_R)]
-    main, crowded_R = _columns_band_and_slots(selection)
+    main, crowded_R = _columns_bands_and_slots(selection, has_rows=len(rows_R) > 0)
     num_whole = len(rows_R) + len(crowded_R)
     if not main.parts or main.width + num_whole >= num_tokens:
         return [_everything(selection)]
@@ -216,62 +222,52 @@ def _within_window(selection: Selection, window: int) -> Pass:
     return Pass(selection, (band,), masked=True, never_empty=False)
 
 
-def _columns_band_and_slots(selection: Selection) -> tuple[Pass, Tensor]:
+def _columns_bands_and_slots(selection: Selection, has_rows: bool) -> tuple[Pass, Tensor]:
     """The pass of all queries that are no whole rows, and those with too many single cells."""
     num_tokens = selection.num_tokens
     columns_K = selection.columns_N.nonzero().squeeze(-1)
-    offsets = open_offsets(selection.diagonals_K)
-    parts: list[Part] = []
-    doubled = None
+    parts: list[Part] = list(bands(selection.diagonals_K, num_tokens))
     if len(columns_K):
-        parts.append(Columns(columns_K, num_tokens, selection.device))
-        doubled = _doubled(columns_K, offsets, num_tokens)
-    parts += bands(offsets, num_tokens)
-    block = max((part.block for part in parts), default=1)
-    slots, crowded_N = _slots(selection, block)
-    parts += slots
-    overwritten_N = selection.rows_N | crowded_N
+        parts.insert(0, Columns(columns_K, num_tokens, selection.device))
+    slots, crowded_R = _slots(selection, max((part.block for part in parts), default=1))
+    overwritten_N = selection.rows_N if has_rows else None
+    if len(crowded_R):
+        overwritten_N = selection.rows_N.index_fill(0, crowded_R, True)
     main = Pass(
         selection,
-        tuple(parts),
-        overwritten_N=overwritten_N if bool(overwritten_N.any()) else None,
-        doubled=doubled,
+        tuple(parts + slots),
+        overwritten_N=overwritten_N,
+        columns_N=selection.columns_N if len(columns_K) else None,
         never_empty=bool(selection.diagonals_K[:1].any()),
     )
-    return main, crowded_N.nonzero().squeeze(-1)
-
-
-def _doubled(columns_K: Tensor, offsets: Tensor, num_tokens: int) -> tuple[Tensor, Tensor] | None:
-    rows = columns_K.unsqueeze(-1) - offsets
-    places, which = ((rows >= 0) & (rows < num_tokens)).nonzero(as_tuple=True)
-    return (rows[places, which], places) if len(places) else None
+    return main, crowded_R
 
 
 def _slots(selection: Selection, block: int) -> tuple[list[Part], Tensor]:
     """Slots for the single cells that no other part opens; and the rows that have too many."""
     num_tokens = selection.num_tokens
-    crowded_N = torch.zeros(num_tokens, dtype=torch.bool, device=selection.device)
+    none_R = selection.edges_E[:0]
+    if not len(selection.edges_E):
+        return [], none_R
     rows_E, keys_E = selection.edges_E // num_tokens, selection.edges_E % num_tokens
-    no_edges = Selection(
-        num_tokens, selection.rows_N, selection.columns_N, selection.diagonals_K,
-        selection.edges_E[:0],
-    )  # fmt: skip
+    no_edges = replace(selection, edges_E=none_R)
     alone_E = no_edges.closed_by_others(rows_E, keys_E, besides=None)
     rows_E, keys_E = rows_E[alone_E], keys_E[alone_E]
     if not len(rows_E):
-        return [], crowded_N
+        return [], none_R
     counts_N = torch.bincount(rows_E, minlength=num_tokens)
     size = _cheapest_size(counts_N)
     crowded_N = counts_N > size
+    crowded_R = crowded_N.nonzero().squeeze(-1)
+    if not size:
+        return [], crowded_R
     place_E = (
         torch.arange(len(rows_E), device=rows_E.device) - (counts_N.cumsum(0) - counts_N)[rows_E]
     )
-    if not size:
-        return [], crowded_N
     slotted_E = ~crowded_N[rows_E]
     keys_ME = rows_E.new_full((-(-num_tokens // block) * block, size), -1)
     keys_ME[rows_E[slotted_E], place_E[slotted_E]] = keys_E[slotted_E]
-    return [Slots(keys_ME)], crowded_N
+    return [Slots(keys_ME)], crowded_R
 
 
 def _cheapest_size(counts_N: Tensor) -> int:
