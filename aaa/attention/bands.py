@@ -23,13 +23,14 @@ def _kept_bands(
     gates_K: tuple[bool, ...], num_tokens: int, device: torch.device
 ) -> tuple[Band, ...]:
     runs, block = _runs(torch.tensor(gates_K, device="cpu"))
-    return tuple(_band(run, num_tokens, block, device) for run in runs)
-
-
-def _band(run: Tensor, num_tokens: int, block: int, device: torch.device) -> Band:
-    open_W = torch.zeros(_span(run), dtype=torch.bool, device="cpu")
-    open_W[run - run[0]] = True
-    return Band(int(run[0]), open_W.to(device), num_tokens, block)
+    furthest = int(runs[-1][-1]) if runs else 0  # as far to either side, as diagonals are open
+    laid_out = []
+    for run in runs:
+        open_W = torch.zeros(_span(run), dtype=torch.bool, device="cpu")
+        open_W[run - run[0]] = True
+        margins = (furthest, furthest)
+        laid_out.append(Band(int(run[0]), open_W.to(device), num_tokens, block, margins))
+    return tuple(laid_out)
 
 
 @lru_cache(maxsize=256)  # layers and batches share them, and a short text's attention costs less
@@ -44,11 +45,7 @@ def cells_a_query(gates_K: tuple[float, ...]) -> int:
 
 def block_for(num_diagonals: int) -> int:
     """How many queries in a row share the keys around them (measured on CPUs)."""
-    if num_diagonals < 16:
-        return 16
-    if num_diagonals < 64:
-        return 32
-    return 64 if num_diagonals < 512 else 128
+    return 16 if num_diagonals < 100 else 32
 
 
 def _runs(diagonals_K: Tensor) -> tuple[tuple[Tensor, ...], int]:

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aaa.attention.dense import MAX_CLOSED_SCORE, closed_bias
+from aaa.attention import cells
+from aaa.attention.cells import Taken, work_dtype
+from aaa.attention.dense import MAX_CLOSED_SCORE
 from aaa.attention.gates import HeadGateGradients
 from aaa.attention.parts import Columns
 from aaa.attention.passes import Chunk, Pass
@@ -49,11 +51,6 @@ class Dropout:
         return kept.div_(1 - self.share) if self.share < 1 else kept
 
 
-def work_dtype(tensor: Tensor) -> torch.dtype:
-    """Small matrix products are slower in 16 bits than in 32 on CPUs, and less exact."""
-    return torch.promote_types(tensor.dtype, torch.float32) if tensor.is_cpu else tensor.dtype
-
-
 def forward(
     one: Pass, text: QueryKeyValue, output_HND: Tensor, scaling: float, dropout: Dropout
 ) -> None:
@@ -65,15 +62,14 @@ def forward(
     chunks = list(one.chunks())
     for heads in one.head_groups(len(output_HND)):
         query_HND, key_HND, value_HND = text.of_heads(heads)
-        keys = [part.take(key_HND).to(dtype) for part in one.parts]
-        values = [part.take(value_HND).to(dtype) for part in one.parts]
+        keys, values = (cells.take(one, tokens_HND, dtype) for tokens_HND in (key_HND, value_HND))
         for chunk in chunks:
             query_HMD = chunk.read(query_HND, dtype, scaling)
-            probabilities_HMX = _softmax(chunk, _scores(chunk, query_HMD, keys))
+            probabilities_HMX = cells.softmax(chunk, cells.scores(chunk, query_HMD, keys))
             kept_HMX = dropout.draw(probabilities_HMX)
             if kept_HMX is not None:
                 probabilities_HMX *= kept_HMX
-            output_HMD = _combined(chunk, probabilities_HMX.to(dtype), values)
+            output_HMD = cells.combine(chunk, probabilities_HMX.to(dtype), values)
             chunk.write(output_HMD, output_HND[heads])
 
 
@@ -118,15 +114,17 @@ class Backward:
         chunks = list(one.chunks())
         for heads in one.head_groups(len(self.output_HND)):
             _, key_HND, value_HND = self.inputs.of_heads(heads)
-            keys = [part.take(key_HND).to(self.dtype) for part in one.parts]
-            values = [part.take(value_HND).to(self.dtype) for part in one.parts]
-            of_keys, of_values = ([torch.zeros_like(x) for x in taken] for taken in (keys, values))
+            keys, values = (cells.take(one, x_HND, self.dtype) for x_HND in (key_HND, value_HND))
+            of_keys, of_values = (
+                {layout: torch.zeros_like(x) for layout, x in taken.items()}
+                for taken in (keys, values)
+            )
             for chunk in chunks:
                 self._run_chunk(chunk, heads, keys, values, of_keys, of_values)
             _, of_key_HND, of_value_HND = self.gradients.of_heads(heads)
-            for part, of_key, of_value in zip(one.parts, of_keys, of_values, strict=True):
-                part.give(of_key, of_key_HND)
-                part.give(of_value, of_value_HND)
+            for layout, part in one.layouts.items():
+                part.give(of_keys[layout], of_key_HND)
+                part.give(of_values[layout], of_value_HND)
 
     def estimate_closed_gates(self, passes: list[Pass]) -> None:
         """Adds what sampled queries say of columns and diagonals that are closed."""
@@ -139,12 +137,14 @@ class Backward:
         chunks = list(sample.chunks())
         for heads in sample.head_groups(len(self.output_HND)):
             _, key_HND, value_HND = self.inputs.of_heads(heads)
-            keys, values = [key_HND.to(self.dtype)], [value_HND.to(self.dtype)]
+            keys, values = (
+                cells.take(sample, x_HND, self.dtype) for x_HND in (key_HND, value_HND)
+            )
             for chunk in chunks:
                 query_HMD, of_output_HMD, mean_HM1 = self._read(chunk, heads)
-                scores_HMX = _scores(chunk, query_HMD, keys)
-                weights_HMX, _ = _weights(chunk, scores_HMX)
-                of_cells_HMX = _products(chunk, of_output_HMD, values) - mean_HM1
+                scores_HMX = cells.scores(chunk, query_HMD, keys)
+                weights_HMX, _ = cells.weights(chunk, scores_HMX)
+                of_cells_HMX = cells.products(chunk, of_output_HMD, values) - mean_HM1
                 self.of_gates.add_closed(
                     chunk, (weights_HMX * of_cells_HMX).sum(0), whole.keys(chunk.queries_M1),
                     ("columns", "diagonals"), self._sample_scale, besides=computed,
@@ -154,30 +154,30 @@ class Backward:
         self,
         chunk: Chunk,
         heads: slice,
-        keys: list[Tensor],
-        values: list[Tensor],
-        of_keys: list[Tensor],
-        of_values: list[Tensor],
+        keys: Taken,
+        values: Taken,
+        of_keys: Taken,
+        of_values: Taken,
     ) -> None:
         query_HMD, of_output_HMD, mean_HM1 = self._read(chunk, heads)
-        scores_HMX = _scores(chunk, query_HMD, keys)
+        scores_HMX = cells.scores(chunk, query_HMD, keys)
         weights_HMX = None
         if chunk.owner.masked and self.of_gates:
-            weights_HMX, probabilities_HMX = _weights(chunk, scores_HMX)
+            weights_HMX, probabilities_HMX = cells.weights(chunk, scores_HMX)
         else:
-            probabilities_HMX = _softmax(chunk, scores_HMX)
-        of_cells_HMX = _products(chunk, of_output_HMD, values)
+            probabilities_HMX = cells.softmax(chunk, scores_HMX)
+        of_cells_HMX = cells.products(chunk, of_output_HMD, values)
         kept_HMX = self.dropout.draw(probabilities_HMX)
         if kept_HMX is None:
-            _spread(chunk, probabilities_HMX.to(self.dtype), of_output_HMD, of_values)
+            cells.spread(chunk, probabilities_HMX.to(self.dtype), of_output_HMD, of_values)
         else:
             of_cells_HMX *= kept_HMX
             kept_HMX *= probabilities_HMX
-            _spread(chunk, kept_HMX.to(self.dtype), of_output_HMD, of_values)
+            cells.spread(chunk, kept_HMX.to(self.dtype), of_output_HMD, of_values)
         of_cells_HMX -= mean_HM1
         if self.of_gates and chunk.owner.leaves_cells_out:
             self._estimate_closed_rows(
-                chunk, heads, _highest(scores_HMX), probabilities_HMX.amax(-1, keepdim=True),
+                chunk, heads, cells.highest(scores_HMX), probabilities_HMX.amax(-1, keepdim=True),
                 query_HMD, of_output_HMD, mean_HM1,
             )  # fmt: skip
         if weights_HMX is not None:
@@ -185,8 +185,8 @@ class Backward:
         of_scores_HMX = of_cells_HMX.mul_(probabilities_HMX).to(self.dtype)
         if weights_HMX is None and self.of_gates:
             self.of_gates.add_open(chunk, of_scores_HMX.sum(0))
-        _spread(chunk, of_scores_HMX, query_HMD, of_keys)
-        of_query_HMD = _combined(chunk, of_scores_HMX, keys).mul_(self.scaling)
+        cells.spread(chunk, of_scores_HMX, query_HMD, of_keys)
+        of_query_HMD = cells.combine(chunk, of_scores_HMX, keys).mul_(self.scaling)
         chunk.add(of_query_HMD, self.gradients.query[heads])
 
     def _read(self, chunk: Chunk, heads: slice) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,7 +196,7 @@ class Backward:
         own_M1 = chunk.own_M1()
         if own_M1 is not None:
             of_output_HMD *= own_M1
-        output_HMD = chunk.read(self.output_HND[heads], _softmax_dtype(self.dtype))
+        output_HMD = chunk.read(self.output_HND[heads], cells.softmax_dtype(self.dtype))
         return query_HMD, of_output_HMD, output_HMD.mul_(of_output_HMD).sum(-1, keepdim=True)
 
     def _estimate_closed_rows(
@@ -230,70 +230,3 @@ class Backward:
     @property
     def _sample_scale(self) -> float:
         return self.output_HND.shape[1] / len(self.sampled_S)
-
-
-def _softmax_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _products(chunk: Chunk, x_HMD: Tensor, taken: list[Tensor]) -> Tensor:
-    one = chunk.owner
-    cells_HMX = x_HMD.new_empty(*x_HMD.shape[:2], one.width)
-    for part, keys, of_part_HMX in zip(one.parts, taken, one.split(cells_HMX), strict=True):
-        part.products(x_HMD, chunk.first, keys, of_part_HMX)
-    return cells_HMX.to(_softmax_dtype(cells_HMX.dtype))
-
-
-def _combined(chunk: Chunk, cells_HMX: Tensor, taken: list[Tensor]) -> Tensor:
-    one = chunk.owner
-    x_HMD = cells_HMX.new_zeros(*cells_HMX.shape[:2], taken[0].shape[-1])
-    for part, values, of_part_HMX in zip(one.parts, taken, one.split(cells_HMX), strict=True):
-        part.combine(of_part_HMX, chunk.first, values, x_HMD)
-    return x_HMD
-
-
-def _spread(chunk: Chunk, cells_HMX: Tensor, x_HMD: Tensor, gradients: list[Tensor]) -> None:
-    one = chunk.owner
-    parts = zip(one.parts, gradients, one.split(cells_HMX), strict=True)
-    for part, gradient, of_part_HMX in parts:
-        part.spread(of_part_HMX, x_HMD, chunk.first, gradient)
-
-
-def _scores(chunk: Chunk, query_HMD: Tensor, keys: list[Tensor]) -> Tensor:
-    """Scores, -inf where a cell is none or is counted elsewhere."""
-    scores_HMX = _products(chunk, query_HMD, keys)
-    one = chunk.owner
-    for part, of_part_HMX in zip(one.parts, one.split(scores_HMX), strict=True):
-        bias_MX = chunk.bias(part)
-        if bias_MX is not None:
-            of_part_HMX += bias_MX
-    return scores_HMX
-
-
-def _softmax(chunk: Chunk, scores_HMX: Tensor) -> Tensor:
-    """Probabilities of the open cells; rows without any are 0."""
-    if chunk.owner.masked:
-        scores_HMX = scores_HMX + closed_bias(chunk.open_cells())
-    probabilities_HMX = scores_HMX.softmax(-1)
-    if not chunk.owner.never_empty:
-        empty_HM1 = scores_HMX.amax(-1, keepdim=True) == -torch.inf
-        if empty_HM1.any():  # the filling takes far longer than to ask
-            probabilities_HMX.masked_fill_(empty_HM1, 0)
-    probabilities_HMX[:, chunk.real :] = 0  # the queries of padding may have no key at all
-    return probabilities_HMX
-
-
-def _weights(chunk: Chunk, scores_HMX: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of all cells and probabilities, the weights of the open ones, as in ``dense``."""
-    cells_MX = chunk.open_cells()
-    highest_HM1 = _highest(scores_HMX + closed_bias(cells_MX))
-    weights_HMX = (scores_HMX - highest_HM1).clamp_max_(MAX_CLOSED_SCORE).exp_()
-    probabilities_HMX = weights_HMX * cells_MX
-    sums_HM1 = probabilities_HMX.sum(-1, keepdim=True)
-    sums_HM1.masked_fill_(sums_HM1 == 0, torch.inf)  # an empty row has no gradient either
-    return weights_HMX.div_(sums_HM1), probabilities_HMX.div_(sums_HM1)
-
-
-def _highest(scores_HMX: Tensor) -> Tensor:
-    """Of each row, finite also where all of it is -inf."""
-    return scores_HMX.amax(-1, keepdim=True).clamp_min_(torch.finfo(scores_HMX.dtype).min)

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aaa.attention.blockwise import Backward, Dropout, QueryKeyValue, forward, work_dtype
+from aaa.attention.blockwise import Backward, Dropout, QueryKeyValue, forward
+from aaa.attention.cells import work_dtype
 from aaa.attention.gates import GateGradients, sampled_tokens
 from aaa.attention.memory import keep_freed_memory
 from aaa.attention.passes import passes_for

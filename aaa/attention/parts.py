@@ -11,7 +11,7 @@ K columns, E edges of a query, G blocks of a chunk, C queries of a block, W diag
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Protocol
 
 import torch
@@ -26,12 +26,14 @@ FEATURES = 64  # of a head, as far as chunks are sized by them
 class Part(Protocol):
     """``width`` cells a query; a chunk holds a multiple of ``block`` queries, ``first`` on.
 
-    ``held`` says how many numbers a query takes while it is at work.
+    ``held`` says how many numbers a query takes while it is at work. Parts of the same ``layout``
+    take the same of the same tokens.
     """
 
     width: int
     held: int
     block: int
+    layout: Hashable
 
     def take(self, tokens_HND: Tensor) -> Tensor:
         """Keys or values as this part reads them."""
@@ -71,6 +73,7 @@ class Columns:
         self.all_K = torch.arange(num_tokens, device=device) if positions_K is None else None
         self.width = num_tokens if positions_K is None else len(positions_K)
         self.held = self.width
+        self.layout: Hashable = self
 
     def take(self, tokens_HND: Tensor) -> Tensor:
         if self.positions_K is None:
@@ -111,11 +114,15 @@ class Band:
 
     Args:
         open_W: which of the diagonals, ``lowest`` first, are open.
+        margins: how far before and behind the text windows reach: of all bands of a pass.
     """
 
-    def __init__(self, lowest: int, open_W: Tensor, num_tokens: int, block: int) -> None:
-        self.lowest, self.highest = lowest, lowest + len(open_W) - 1
-        self.num_tokens, self.block = num_tokens, block
+    def __init__(
+        self, lowest: int, open_W: Tensor, num_tokens: int, block: int, margins: tuple[int, int]
+    ) -> None:
+        self.lowest, self.num_tokens, self.block = lowest, num_tokens, block
+        self.before, self.behind = margins
+        self.layout: Hashable = margins
         self.width = self.held = block + len(open_W) - 1
         self.padded = -(-num_tokens // block) * block
         # Key (column) less query (row) within a block, counted from the lowest diagonal.
@@ -129,9 +136,9 @@ class Band:
     def take(self, tokens_HND: Tensor) -> Tensor:
         """All heads' tokens in one list, (rows, D), each head's filled up to whole blocks."""
         num_heads, num_tokens, size = tokens_HND.shape
-        end = self._before + num_heads * self.padded
-        taken = tokens_HND.new_empty(end + max(0, self.highest), size)
-        taken[: self._before] = 0
+        end = self.before + num_heads * self.padded
+        taken = tokens_HND.new_empty(end + self.behind, size)
+        taken[: self.before] = 0
         taken[end:] = 0
         by_head_HND = self._by_head(taken, num_heads)
         by_head_HND[:, :num_tokens] = tokens_HND
@@ -165,32 +172,25 @@ class Band:
         closed_N = self.bias_CX.new_zeros(self.num_tokens)
         if elsewhere_N is not None:
             closed_N = torch.where(elsewhere_N, -torch.inf, closed_N)
-        behind = self.padded + max(0, self.highest) - self.num_tokens
-        closed = F.pad(closed_N, (self._before, behind), value=-torch.inf)
-        windows_GX = closed[self._before + self.lowest + first :].unfold(0, self.width, self.block)
+        behind = self.padded + self.behind - self.num_tokens
+        closed = F.pad(closed_N, (self.before, behind), value=-torch.inf)
+        windows_GX = closed[self.before + self.lowest + first :].unfold(0, self.width, self.block)
         bias_GCX = windows_GX[: count // self.block].unsqueeze(1) + self.bias_CX
         return bias_GCX.flatten(0, 1)
 
-    @property
-    def _before(self) -> int:
-        """Rows before the first head's tokens."""
-        return max(0, -self.lowest)
-
     def _by_head(self, taken: Tensor, num_heads: int) -> Tensor:
-        rows = taken[self._before : self._before + num_heads * self.padded]
+        rows = taken[self.before : self.before + num_heads * self.padded]
         return rows.unflatten(0, (num_heads, self.padded))
 
     def _blocks(self, x_HMD: Tensor) -> Tensor:
         return x_HMD.view(-1, self.block, x_HMD.shape[-1])
 
-    def _windows(
-        self, taken: Tensor, first: int, x_HMD: Tensor
-    ) -> Iterator[tuple[slice, Tensor]]:
+    def _windows(self, taken: Tensor, first: int, x_HMD: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """The keys of each block of a chunk, views (G, C + W - 1, D), for heads at once or one."""
         num_heads, num_queries, size = x_HMD.shape
         at_once = num_heads if num_queries == self.padded else 1
         for head in range(0, num_heads, at_once):
-            start = self._before + self.lowest + head * self.padded + first
+            start = self.before + self.lowest + head * self.padded + first
             windows_GXD = taken.as_strided(
                 (at_once * num_queries // self.block, self.width, size),
                 (self.block * size, size, 1),
@@ -213,6 +213,7 @@ class Slots:
         self.keys_ME = keys_ME
         self.width = keys_ME.shape[1]
         self.held = self.width * FEATURES
+        self.layout: Hashable = self
 
     def take(self, tokens_HND: Tensor) -> Tensor:
         return tokens_HND.contiguous()  # once, for index_select

@@ -6,7 +6,7 @@ R and K selected rows and columns, E edges of a query, W diagonals of a band.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -53,6 +53,11 @@ class Pass:
     @property
     def width(self) -> int:
         return sum(part.width for part in self.parts)
+
+    @property
+    def layouts(self) -> dict[Hashable, Part]:
+        """A part for each way in which tokens are laid out."""
+        return {part.layout: part for part in self.parts}
 
     @property
     def held(self) -> int:
@@ -218,7 +223,7 @@ def _within_window(selection: Selection, window: int) -> Pass:
     open_W = torch.ones(2 * window + 1, dtype=torch.bool, device=selection.device)
     if len(open_W) + block >= selection.num_tokens:
         return _everything(selection)
-    band = Band(-window, open_W, selection.num_tokens, block)
+    band = Band(-window, open_W, selection.num_tokens, block, margins=(window, window))
     return Pass(selection, (band,), masked=True, never_empty=False)
 
 
