@@ -47,11 +47,11 @@ class GatheredCost:
 
 # Fitted to scripts/measure_auto.py (docs/performance.md), 12 heads of 64, texts of 256 to 2,048
 # tokens: AGAINST_SDPA on one thread and two, AGAINST_DENSE by hand to one thread's CPU time.
-AGAINST_SDPA = GatheredCost(a_text=30_000, a_head=14_000, a_token=0, a_cell=1.6)
-AGAINST_DENSE = GatheredCost(a_text=30_000, a_head=30_000, a_token=100, a_cell=0.9)
+AGAINST_SDPA = GatheredCost(a_text=20_000, a_head=12_000, a_token=0, a_cell=1.7)
+AGAINST_DENSE = GatheredCost(a_text=25_000, a_head=9_000, a_token=100, a_cell=1.1)
 # One text's cells are not counted if it has fewer tokens and no gates are learned: that takes
-# longer than what gathered saves, on one thread and on two.
-SHORTEST_COUNTED, SHORTEST_BY_THREADS = 300, 360
+# longer than what gathered saves.
+SHORTEST_COUNTED = 176
 # A single cell, whose key is fetched for it alone, in cells of a matrix product; by the same
 # measure, 2 to 32 of them a query in texts of 1,024 to 4,096 tokens.
 EDGE_CELLS = 48
@@ -135,8 +135,7 @@ def choose_on_cpu(mask: SparseMask) -> tuple[str, str]:
     learned = mask.needs_gradient
     whole, cost = ("dense", AGAINST_DENSE) if learned else ("sdpa", AGAINST_SDPA)
     num_texts, num_tokens = mask.keep_BN.shape
-    shortest = SHORTEST_COUNTED if torch.get_num_threads() == 1 else SHORTEST_BY_THREADS
-    if num_texts == 1 and num_tokens < shortest and not learned:
+    if num_texts == 1 and num_tokens < SHORTEST_COUNTED and not learned:
         return whole, "texts are short"
     spent = cost.a_text + cost.a_head * (_own_masks(mask) - 1) + cost.a_token * num_tokens
     if spent >= num_tokens**2:  # too short for gathered, whatever is open
