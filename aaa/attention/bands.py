@@ -18,7 +18,7 @@ def bands(diagonals_K: Tensor, num_tokens: int) -> tuple[Band, ...]:
     return _kept_bands(tuple(diagonals_K.tolist()), num_tokens, diagonals_K.device)
 
 
-@lru_cache(maxsize=64)  # layers share them; to lay one out takes a short text a tenth
+@lru_cache(maxsize=256)  # layers share them; to lay one out takes a short text a tenth
 def _kept_bands(
     gates_K: tuple[bool, ...], num_tokens: int, device: torch.device
 ) -> tuple[Band, ...]:

@@ -55,7 +55,7 @@ def forward(
     one: Pass, text: QueryKeyValue, output_HND: Tensor, scaling: float, dropout: Dropout
 ) -> None:
     """Writes the output of a pass's queries."""
-    if one.meets_all and not dropout.share and text.query.shape[-1] == text.value.shape[-1]:
+    if one.meets_all and not dropout.share:
         _forward_fused(one, text, output_HND, scaling)
         return
     dtype = work_dtype(text.query)

@@ -114,7 +114,8 @@ class Band:
 
     Args:
         open_W: which of the diagonals, ``lowest`` first, are open.
-        margins: how far before and behind the text windows reach: of all bands of a pass.
+        margins: how far all bands of the pass reach before a text's first token and behind its
+            last one.
     """
 
     def __init__(

@@ -129,6 +129,27 @@ def test_longer_texts(
     assert_like_dense(mask, make_inputs(mask))
 
 
+@pytest.mark.parametrize("distances", [NEAR, FAR])
+def test_chunks_of_several_heads(monkeypatch: pytest.MonkeyPatch, distances: Any) -> None:
+    monkeypatch.setattr(gates, "SAMPLED_TOKENS", 10_000)
+    monkeypatch.setattr(passes, "QUERIES_AT_ONCE", 64)
+    mask = learned(random_mask([300, 171], 1, 0.02, distances, 0, False))
+    (one, *_), *_ = [passes_for(text.selection) for text in selections(mask, HEADS)]
+    assert next(one.head_groups(HEADS)) == slice(0, HEADS)
+    assert len(list(one.chunks())) > 1
+    assert_like_dense(mask, make_inputs(mask))
+
+
+def test_training_after_inference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of a mask in inference mode serves training too."""
+    monkeypatch.setattr(gates, "SAMPLED_TOKENS", 10_000)
+    mask = random_mask([97], 1, 0.05, [0, 3, 50], 40, False)
+    inputs = make_inputs(mask)
+    with torch.inference_mode():
+        gathered(*inputs[:3], mask, scaling=SCALING)
+    assert_like_dense(learned(mask), inputs)
+
+
 @pytest.mark.slow
 def test_five_thousand_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "SAMPLED_TOKENS", 10_000)
