@@ -95,7 +95,9 @@ def selections(mask: SparseMask, num_heads: int) -> Iterator[TextHeads]:
     Raises:
         ValueError: if padding lies between real tokens.
     """
-    if mask.has_holes:
+    num_texts, num_tokens = mask.keep_BN.shape
+    is_padded = not mask.keep_BN.all()  # as a rule one text is not, and asking is short
+    if is_padded and mask.has_holes:
         raise ValueError(
             "executor 'gathered' takes padding before and behind a text, and this attention mask "
             "has zeros between its ones; use 'auto', 'dense' or 'sdpa'"
@@ -103,8 +105,8 @@ def selections(mask: SparseMask, num_heads: int) -> Iterator[TextHeads]:
     gates = (mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK)
     differ = any(gate is not None and gate.shape[1] > 1 for gate in gates)
     rows, columns, diagonals = (None if g is None else g.detach() > 0 for g in gates)
-    lengths = mask.keep_BN.sum(-1).tolist()
-    starts = mask.keep_BN.int().argmax(-1).tolist()
+    lengths = mask.lengths_B.tolist() if is_padded else num_texts * [num_tokens]
+    starts = mask.keep_BN.int().argmax(-1).tolist() if is_padded else num_texts * [0]
     for text, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         if not length:
             continue
