@@ -45,13 +45,17 @@ class GatheredCost:
     a_cell: float
 
 
-# Fitted to scripts/measure_auto.py (docs/performance.md), 12 heads of 64, texts of 256 to 2,048
-# tokens: AGAINST_SDPA on one thread and two, AGAINST_DENSE by hand to one thread's CPU time.
+# Fitted to scripts/measure_auto.py (docs/performance.md) on one thread and on two, 12 heads of 64,
+# texts of 128 to 1,024 tokens.
 AGAINST_SDPA = GatheredCost(a_text=20_000, a_head=12_000, a_token=0, a_cell=1.7)
 AGAINST_DENSE = GatheredCost(a_text=25_000, a_head=9_000, a_token=100, a_cell=1.1)
-# One text's cells are not counted if it has fewer tokens and no gates are learned: that takes
-# longer than what gathered saves.
-SHORTEST_COUNTED = 176
+FITTED_HEADS, FITTED_SIZE = 12, 64
+# Texts and masks cost as much whatever the heads, and so more cells where those are few or small.
+# A cell's softmax takes as long as so many features.
+SOFTMAX_SIZE = 40
+# One text's cells are not counted, unless gates are learned, where gathered takes more than this
+# share of the time before any is open: counting takes longer than what could be saved.
+WORTH_COUNTING = 0.65
 # A single cell, whose key is fetched for it alone, in cells of a matrix product; by the same
 # measure, 2 to 32 of them a query in texts of 1,024 to 4,096 tokens.
 EDGE_CELLS = 48
@@ -84,21 +88,31 @@ def auto_attention(
     grad = torch.is_grad_enabled() and query_BHND.requires_grad
     # Only in a graph: the wrapper that breaks it takes a short text 2 to 5 % of its attention.
     select = _choose_outside if torch.compiler.is_compiling() else choose
-    name = select(mask, grad, value_BHND.dtype)
+    name = select(mask, grad, value_BHND.dtype, value_BHND.shape[1], value_BHND.shape[3])
     return EXECUTE[name](query_BHND, key_BHND, value_BHND, mask, scaling, dropout)
 
 
-def choose(mask: SparseMask, grad: bool, dtype: torch.dtype = torch.float32) -> str:
+def choose(
+    mask: SparseMask,
+    grad: bool,
+    dtype: torch.dtype = torch.float32,
+    heads: int = FITTED_HEADS,
+    size: int = FITTED_SIZE,
+) -> str:
     """The name of the executor for a mask.
 
     Args:
         grad: whether a backward pass will come.
         dtype: of the values.
+        heads, size: how many heads there are, and the size of one.
     """
     learned = mask.needs_gradient
     mode = "gates being learned" if learned else "training" if grad else "inference"
     on_gpu = mask.keep_BN.is_cuda
-    name, why = choose_on_gpu(mask, mode, dtype) if on_gpu else choose_on_cpu(mask)
+    if on_gpu:
+        name, why = choose_on_gpu(mask, mode, dtype)
+    else:
+        name, why = choose_on_cpu(mask, heads, size)
     if (name, mode) not in _said:
         _said.add((name, mode))
         num_tokens, device = mask.keep_BN.shape[-1], mask.keep_BN.device.type
@@ -130,15 +144,15 @@ def choose_on_gpu(mask: SparseMask, mode: str, dtype: torch.dtype) -> tuple[str,
     return whole if share > MOST_OPEN else "triton", f"at most {share:.1%} of the cells are open"
 
 
-def choose_on_cpu(mask: SparseMask) -> tuple[str, str]:
+def choose_on_cpu(mask: SparseMask, heads: int, size: int) -> tuple[str, str]:
     """The executor, and why."""
     learned = mask.needs_gradient
     whole, cost = ("dense", AGAINST_DENSE) if learned else ("sdpa", AGAINST_SDPA)
     num_texts, num_tokens = mask.keep_BN.shape
-    if num_texts == 1 and num_tokens < SHORTEST_COUNTED and not learned:
-        return whole, "texts are short"
-    spent = cost.a_text + cost.a_head * (_own_masks(mask) - 1) + cost.a_token * num_tokens
-    if spent >= num_tokens**2:  # too short for gathered, whatever is open
+    constant = FITTED_HEADS / heads * (FITTED_SIZE + SOFTMAX_SIZE) / (size + SOFTMAX_SIZE)
+    spent = constant * (cost.a_text + cost.a_head * (_own_masks(mask) - 1))
+    spent += cost.a_token * num_tokens
+    if spent >= num_tokens**2 * (WORTH_COUNTING if num_texts == 1 and not learned else 1):
         return whole, "texts are short"
     padded = not mask.keep_BN.all()
     if padded and mask.has_holes:

@@ -151,6 +151,14 @@ def test_one_short_text_is_not_counted_and_several_are() -> None:
     assert choose(window(LayerInput(keep_of([180]))), grad=False) == "gathered"
 
 
+def test_the_choice_depends_on_the_heads() -> None:
+    mask = SPARSE(LayerInput(keep_of([300])))
+    chosen = [choose(mask, False, heads=heads, size=size) for heads, size in ((12, 64), (2, 16))]
+    assert chosen == ["gathered", "sdpa"]
+    assert choose(SPARSE(MIDDLE), False, heads=16, size=128) == "gathered"
+    assert choose(SPARSE(HERE), False, heads=2, size=16) == "gathered"
+
+
 def test_counting_ends_where_diagonals_alone_are_enough() -> None:
     mask = (Local(2) | Global(2))(HERE)
     lengths = [4096]
