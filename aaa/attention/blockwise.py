@@ -36,19 +36,31 @@ class QueryKeyValue(NamedTuple):
 
 
 class Dropout:
-    """Multipliers of probabilities, 0 or ``1 / (1 - share)``: the same sequence for a seed."""
+    """Multipliers of probabilities, 0 or ``1 / (1 - share)``: the same sequence for a seed.
+
+    Of 16 random bits a cell, drawn for four cells at a time: ``bernoulli_`` takes three times as
+    long on a CPU, a third of training. The share is rounded to so many bits, with its factor.
+    """
+
+    LEVELS = 2**16
 
     def __init__(self, share: float, seed: Tensor, device: torch.device) -> None:
         self.share = share
         self.generator = torch.Generator(device).manual_seed(int(seed)) if share else None
+        self.dropped = round(share * self.LEVELS)
 
     def draw(self, probabilities: Tensor) -> Tensor | None:
         """For each probability one, or None where there is no dropout."""
         if self.generator is None:
             return None
-        kept = torch.empty_like(probabilities)
-        kept.bernoulli_(1 - self.share, generator=self.generator)
-        return kept.div_(1 - self.share) if self.share < 1 else kept
+        if self.dropped == self.LEVELS:
+            return torch.zeros_like(probabilities)
+        count, device = probabilities.numel(), probabilities.device
+        bits = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
+        bits.random_(-(2**63), None, generator=self.generator)
+        levels = bits.view(torch.int16)[:count].view(probabilities.shape)
+        kept = (levels >= self.dropped - self.LEVELS // 2).to(probabilities.dtype)
+        return kept.mul_(self.LEVELS / (self.LEVELS - self.dropped))
 
 
 def forward(

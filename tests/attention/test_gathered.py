@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from aaa.attention import gates, passes
+from aaa.attention.blockwise import Dropout
 from aaa.attention.dense import dense_attention
 from aaa.attention.gathered import gathered_attention
 from aaa.attention.passes import passes_for
@@ -201,6 +202,34 @@ def test_gradients_under_dropout(share: float) -> None:
 
     assert torch.autograd.gradcheck(attend, inputs, fast_mode=True)
     assert not torch.allclose(attend(*inputs), attend(*inputs[:2], inputs[2] * 1.001))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.999])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dropout_drops_its_share(share: float, dtype: torch.dtype) -> None:
+    def draws() -> list[Tensor]:
+        dropout = Dropout(share, torch.tensor(5), torch.device("cpu"))
+        probabilities = torch.empty(3, 1001, 333, dtype=dtype)  # no multiple of four
+        drawn = [dropout.draw(probabilities) for _ in range(2)]
+        return [one for one in drawn if one is not None]
+
+    first, second = draws()
+    count = first.numel()
+    assert first.dtype == dtype
+    assert first.unique().tolist() == pytest.approx([0, 1 / (1 - share)], rel=share * 0.01)
+    for kept, rate in ((first > 0, 1 - share), ((first > 0) & (second > 0), (1 - share) ** 2)):
+        deviation = (count * rate * (1 - rate)) ** 0.5
+        assert abs(int(kept.sum()) - count * rate) < 5 * deviation
+    neighbours = (first[..., 1:] > 0) & (first[..., :-1] > 0)
+    assert neighbours.double().mean().item() == pytest.approx((1 - share) ** 2, abs=0.005)
+    assert all(map(torch.equal, draws(), [first, second]))
+
+
+def test_dropout_of_everything_and_of_nothing() -> None:
+    everything = Dropout(1.0, torch.tensor(0), torch.device("cpu")).draw(torch.ones(7))
+    assert everything is not None
+    assert not everything.any()
+    assert Dropout(0.0, torch.tensor(0), torch.device("cpu")).draw(torch.ones(7)) is None
 
 
 def test_checkpointing_repeats_dropout_and_samples() -> None:
