@@ -49,7 +49,10 @@ def block_for(num_diagonals: int) -> int:
 
 
 def _runs(diagonals_K: Tensor) -> tuple[tuple[Tensor, ...], int]:
-    """Runs of diagonals, as key less query, with gaps that cost less than another band; block."""
+    """Runs of diagonals, as key less query, with gaps that cost less than another band would.
+
+    And how many queries are a block of them.
+    """
     distances = diagonals_K.nonzero().squeeze(-1)
     offsets = torch.cat([-distances.flip(0), distances[distances > 0]])
     if not len(offsets):
