@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -34,6 +35,9 @@ Made = TypeVar("Made", Tensor, Tensor | None)
 class Pass:
     """Some queries of a text, all of which meet the keys of the same parts.
 
+    What follows from its fields is computed once, since behind an attention a short text's Python
+    takes a tenth of the next one.
+
     Args:
         queries_R: their positions; None for all tokens in order.
         masked: whether some of the parts' cells are closed by the mask and have to be looked up.
@@ -50,24 +54,28 @@ class Pass:
     columns_N: Tensor | None = None
     never_empty: bool = True
 
-    @property
+    @cached_property
     def width(self) -> int:
-        return sum(part.width for part in self.parts)
+        return sum(self._widths)
 
-    @property
+    @cached_property
+    def _widths(self) -> list[int]:
+        return [part.width for part in self.parts]
+
+    @cached_property
     def layouts(self) -> dict[Hashable, Part]:
         """A part for each way in which tokens are laid out."""
         return {part.layout: part for part in self.parts}
 
-    @property
+    @cached_property
     def held(self) -> int:
         return sum(part.held for part in self.parts)
 
-    @property
+    @cached_property
     def block(self) -> int:
         return max(part.block for part in self.parts)
 
-    @property
+    @cached_property
     def num_queries(self) -> int:
         return self.selection.num_tokens if self.queries_R is None else len(self.queries_R)
 
@@ -95,14 +103,14 @@ class Pass:
             real = min(self._queries_at_once, self.num_queries - first)
             yield Chunk(self, first, real, -(-real // self.block) * self.block)
 
-    @property
+    @cached_property
     def _queries_at_once(self) -> int:
         queries = min(NUMBERS_AT_ONCE // self.held, QUERIES_AT_ONCE)
         return max(1, queries // self.block) * self.block
 
-    def split(self, cells_HMX: Tensor) -> list[Tensor]:
+    def split(self, cells_HMX: Tensor) -> tuple[Tensor, ...]:
         """The columns of ``cells_HMX`` that belong to each part, as views."""
-        return list(cells_HMX.split([part.width for part in self.parts], dim=-1))
+        return cells_HMX.split_with_sizes(self._widths, dim=-1)
 
     def keys(self, queries_M1: Tensor) -> Tensor:
         """The key of each cell, (M, X) or (1, X)."""
@@ -196,16 +204,17 @@ def passes_for(selection: Selection) -> list[Pass]:
         return [_within_window(selection, selection.window)]
     rows_R = selection.rows_N.nonzero().squeeze(-1)
     whole = Columns(None, num_tokens, selection.device)
-    if len(rows_R) == num_tokens:
+    num_rows = rows_R.numel()  # len of a tensor takes ten times as long
+    if num_rows == num_tokens:
         return [Pass(selection, (whole,), rows_R)]
-    main, crowded_R = _columns_bands_and_slots(selection, has_rows=len(rows_R) > 0)
-    num_whole = len(rows_R) + len(crowded_R)
+    main, crowded_R = _columns_bands_and_slots(selection, has_rows=num_rows > 0)
+    num_whole = num_rows + crowded_R.numel()
     if not main.parts or main.width + num_whole >= num_tokens:
         return [_everything(selection)]
     passes = [main]
-    if len(rows_R):
+    if num_rows:
         passes.append(Pass(selection, (whole,), rows_R))
-    if len(crowded_R):
+    if crowded_R.numel():
         passes.append(Pass(selection, (whole,), crowded_R, masked=True, never_empty=False))
     return passes
 
@@ -232,17 +241,17 @@ def _columns_bands_and_slots(selection: Selection, has_rows: bool) -> tuple[Pass
     num_tokens = selection.num_tokens
     columns_K = selection.columns_N.nonzero().squeeze(-1)
     parts: list[Part] = list(bands(selection.diagonals_K, num_tokens))
-    if len(columns_K):
+    if columns_K.numel():
         parts.insert(0, Columns(columns_K, num_tokens, selection.device))
     slots, crowded_R = _slots(selection, max((part.block for part in parts), default=1))
     overwritten_N = selection.rows_N if has_rows else None
-    if len(crowded_R):
+    if crowded_R.numel():
         overwritten_N = selection.rows_N.index_fill(0, crowded_R, True)
     main = Pass(
         selection,
         tuple(parts + slots),
         overwritten_N=overwritten_N,
-        columns_N=selection.columns_N if len(columns_K) else None,
+        columns_N=selection.columns_N if columns_K.numel() else None,
         never_empty=bool(selection.diagonals_K[:1].any()),
     )
     return main, crowded_R
@@ -252,7 +261,7 @@ def _slots(selection: Selection, block: int) -> tuple[list[Part], Tensor]:
     """Slots for the single cells that no other part opens; and the rows that have too many."""
     num_tokens = selection.num_tokens
     none_R = selection.edges_E[:0]
-    if not len(selection.edges_E):
+    if not selection.edges_E.numel():
         return [], none_R
     rows_E, keys_E = selection.edges_E // num_tokens, selection.edges_E % num_tokens
     no_edges = replace(selection, edges_E=none_R)

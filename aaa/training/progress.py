@@ -25,5 +25,21 @@ class TrainingBar(RichProgressBar):
         shown = {**SHOWN, self.headline: self.headline}
         return {short: figures[name] for name, short in shown.items() if name in figures}
 
+    @property
+    def total_train_batches(self) -> int:
+        """Steps, of which each may take several batches."""
+        return self.trainer.max_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Moves the bar to the last step that is done."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, trainer.global_step - 1)
+
     def _get_train_description(self, current_epoch: int) -> str:
         return "training"  # all of it is one pass for Lightning; epochs are seams inside
