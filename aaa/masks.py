@@ -7,7 +7,7 @@ Every gate is 0 or 1 in the forward pass; straight-through gates carry a gradien
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,11 @@ class SparseMask:
     def lengths_B(self) -> Tensor:
         """The true length N of each sample, special tokens counted, padding not."""
         return self.keep_BN.sum(-1)
+
+    @cached_property
+    def is_unpadded(self) -> bool:
+        """Whether all tokens are real."""
+        return bool(self.keep_BN.all())
 
     @property
     def needs_gradient(self) -> bool:
@@ -134,7 +139,7 @@ class SparseMask:
         if self.window is not None:
             reach_11K = self.keep_BN.new_ones(1, 1, self.window + 1, dtype=torch.float)
             bias = torch.minimum(bias, _band_bias(reach_11K, num_tokens, dtype, on_cpu))
-        if not (on_cpu and self.keep_BN.all()):
+        if not (on_cpu and self.is_unpadded):
             padding_B1N1 = _log(~self.keep_BN, dtype)[:, None, :, None]
             real_B11N = _log(self.real_keys_BN, dtype)[:, None, None, :]
             bias = torch.clamp(bias, min=padding_B1N1, max=real_B11N)

@@ -48,7 +48,7 @@ class GatheredCost:
 
 # Fitted to scripts/measure_auto.py (docs/performance.md) on one thread and on two, 12 heads of 64,
 # texts of 128 to 1,024 tokens; AGAINST_SDPA behind another attention, where Python is cold.
-AGAINST_SDPA = GatheredCost(a_text=28_000, a_head=9_000, a_token=0, a_cell=2.0)
+AGAINST_SDPA = GatheredCost(a_text=22_000, a_head=9_000, a_token=0, a_cell=2.0)
 AGAINST_DENSE = GatheredCost(a_text=25_000, a_head=9_000, a_token=100, a_cell=1.1)
 FITTED_HEADS, FITTED_SIZE = 12, 64
 # Texts and masks cost as much whatever the heads, and so more cells where those are few or small.
@@ -155,13 +155,12 @@ def choose_on_cpu(mask: SparseMask, heads: int, size: int) -> tuple[str, str]:
     spent += cost.a_token * num_tokens
     if spent >= num_tokens**2 * (WORTH_COUNTING if num_texts == 1 and not learned else 1):
         return whole, "texts are short"
-    padded = not mask.keep_BN.all()
-    if padded and mask.has_holes:
+    if not mask.is_unpadded and mask.has_holes:
         return whole, "padding lies between tokens"
     if learned and num_tokens > LONGEST_DENSE:
         return "gathered", "dense would hold too much"
     most = num_texts * (num_tokens**2 - spent) / cost.a_cell
-    lengths = mask.lengths_B.tolist() if padded else num_texts * [num_tokens]
+    lengths = num_texts * [num_tokens] if mask.is_unpadded else mask.lengths_B.tolist()
     cells = sum(computed_cells(mask, lengths, in_blocks, most))
     share = f"{cells / (num_texts * num_tokens**2):.1%}"
     if cells < most:

@@ -60,7 +60,7 @@ def _attention_mask(mask: SparseMask, dtype: torch.dtype) -> Tensor | None:
     axes_alone = mask.diagonals_BHK is None and mask.edges_BE2 is None
     if torch.compiler.is_compiling() or not (axes_alone and mask.is_full):
         return mask.as_bias(dtype)
-    if mask.keep_BN.all():
+    if mask.is_unpadded:
         return None
     return mask.real_keys_BN[:, None, None, :]
 

@@ -96,8 +96,8 @@ def selections(mask: SparseMask, num_heads: int) -> Iterator[TextHeads]:
         ValueError: if padding lies between real tokens.
     """
     num_texts, num_tokens = mask.keep_BN.shape
-    is_padded = not mask.keep_BN.all()  # as a rule one text is not, and asking is short
-    if is_padded and mask.has_holes:
+    whole = mask.is_unpadded  # as one text is as a rule, and to ask is short
+    if not whole and mask.has_holes:
         raise ValueError(
             "executor 'gathered' takes padding before and behind a text, and this attention mask "
             "has zeros between its ones; use 'auto', 'dense' or 'sdpa'"
@@ -105,8 +105,8 @@ def selections(mask: SparseMask, num_heads: int) -> Iterator[TextHeads]:
     gates = (mask.rows_BHN, mask.columns_BHN, mask.diagonals_BHK)
     differ = any(gate is not None and gate.shape[1] > 1 for gate in gates)
     rows, columns, diagonals = (None if g is None else g.detach() > 0 for g in gates)
-    lengths = mask.lengths_B.tolist() if is_padded else num_texts * [num_tokens]
-    starts = mask.keep_BN.int().argmax(-1).tolist() if is_padded else num_texts * [0]
+    lengths = num_texts * [num_tokens] if whole else mask.lengths_B.tolist()
+    starts = num_texts * [0] if whole else mask.keep_BN.int().argmax(-1).tolist()
     for text, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         if not length:
             continue
