@@ -48,7 +48,7 @@ class GatheredCost:
 
 # Fitted to scripts/measure_auto.py (docs/performance.md) on one thread and on two, 12 heads of 64,
 # texts of 128 to 1,024 tokens; AGAINST_SDPA behind another attention, where Python is cold.
-AGAINST_SDPA = GatheredCost(a_text=22_000, a_head=9_000, a_token=0, a_cell=2.0)
+AGAINST_SDPA = GatheredCost(a_text=30_000, a_head=9_000, a_token=0, a_cell=2.0)
 AGAINST_DENSE = GatheredCost(a_text=25_000, a_head=9_000, a_token=100, a_cell=1.1)
 FITTED_HEADS, FITTED_SIZE = 12, 64
 # Texts and masks cost as much whatever the heads, and so more cells where those are few or small.

@@ -146,9 +146,9 @@ def test_the_choice_is_said_once(
 
 def test_one_short_text_is_not_counted_and_several_are() -> None:
     window = Local(2)  # of which gathered computes an eighth of the cells
-    assert choose(window(LayerInput(keep_of([180]))), grad=False) == "sdpa"
-    assert choose(window(LayerInput(keep_of([180, 180]))), grad=False) == "gathered"
-    assert choose(window(LayerInput(keep_of([190]))), grad=False) == "gathered"
+    assert choose(window(LayerInput(keep_of([210]))), grad=False) == "sdpa"
+    assert choose(window(LayerInput(keep_of([210, 210]))), grad=False) == "gathered"
+    assert choose(window(LayerInput(keep_of([220]))), grad=False) == "gathered"
 
 
 def test_the_choice_depends_on_the_heads() -> None:
