@@ -23,13 +23,12 @@ def _kept_bands(
     gates_K: tuple[bool, ...], num_tokens: int, device: torch.device
 ) -> tuple[Band, ...]:
     runs, block = _runs(torch.tensor(gates_K, device="cpu"))
-    furthest = int(runs[-1][-1]) if runs else 0  # as far to either side, as diagonals are open
+    margin = int(runs[-1][-1]) if runs else 0  # the furthest diagonal, on either side
     laid_out = []
     for run in runs:
         open_W = torch.zeros(_span(run), dtype=torch.bool, device="cpu")
         open_W[run - run[0]] = True
-        margins = (furthest, furthest)
-        laid_out.append(Band(int(run[0]), open_W.to(device), num_tokens, block, margins))
+        laid_out.append(Band(int(run[0]), open_W.to(device), num_tokens, block, margin))
     return tuple(laid_out)
 
 

@@ -39,7 +39,8 @@ class Dropout:
     """Multipliers of probabilities, 0 or ``1 / (1 - share)``: the same sequence for a seed.
 
     Of 16 random bits a cell, drawn for four cells at a time: ``bernoulli_`` takes three times as
-    long on a CPU, a third of training. The share is rounded to so many bits, with its factor.
+    long on a CPU, a third of a window's attention in training. The share is rounded to so many
+    bits, with its factor.
     """
 
     LEVELS = 2**16

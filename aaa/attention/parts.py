@@ -114,16 +114,15 @@ class Band:
 
     Args:
         open_W: which of the diagonals, ``lowest`` first, are open.
-        margins: how far all bands of the pass reach before a text's first token and behind its
-            last one.
+        margin: how far all bands of the pass reach beyond either end of a text.
     """
 
     def __init__(
-        self, lowest: int, open_W: Tensor, num_tokens: int, block: int, margins: tuple[int, int]
+        self, lowest: int, open_W: Tensor, num_tokens: int, block: int, margin: int
     ) -> None:
         self.lowest, self.num_tokens, self.block = lowest, num_tokens, block
-        self.before, self.behind = margins
-        self.layout: Hashable = margins
+        self.margin = margin
+        self.layout: Hashable = margin
         self.width = self.held = block + len(open_W) - 1
         self.padded = -(-num_tokens // block) * block
         # Key (column) less query (row) within a block, counted from the lowest diagonal.
@@ -137,9 +136,9 @@ class Band:
     def take(self, tokens_HND: Tensor) -> Tensor:
         """All heads' tokens in one list, (rows, D), each head's filled up to whole blocks."""
         num_heads, num_tokens, size = tokens_HND.shape
-        end = self.before + num_heads * self.padded
-        taken = tokens_HND.new_empty(end + self.behind, size)
-        taken[: self.before] = 0
+        end = self.margin + num_heads * self.padded
+        taken = tokens_HND.new_empty(end + self.margin, size)
+        taken[: self.margin] = 0
         taken[end:] = 0
         by_head_HND = self._by_head(taken, num_heads)
         by_head_HND[:, :num_tokens] = tokens_HND
@@ -173,14 +172,14 @@ class Band:
         closed_N = self.bias_CX.new_zeros(self.num_tokens)
         if elsewhere_N is not None:
             closed_N = torch.where(elsewhere_N, -torch.inf, closed_N)
-        behind = self.padded + self.behind - self.num_tokens
-        closed = F.pad(closed_N, (self.before, behind), value=-torch.inf)
-        windows_GX = closed[self.before + self.lowest + first :].unfold(0, self.width, self.block)
+        behind = self.padded - self.num_tokens + self.margin
+        closed = F.pad(closed_N, (self.margin, behind), value=-torch.inf)
+        windows_GX = closed[self.margin + self.lowest + first :].unfold(0, self.width, self.block)
         bias_GCX = windows_GX[: count // self.block].unsqueeze(1) + self.bias_CX
         return bias_GCX.flatten(0, 1)
 
     def _by_head(self, taken: Tensor, num_heads: int) -> Tensor:
-        rows = taken[self.before : self.before + num_heads * self.padded]
+        rows = taken[self.margin : self.margin + num_heads * self.padded]
         return rows.unflatten(0, (num_heads, self.padded))
 
     def _blocks(self, x_HMD: Tensor) -> Tensor:
@@ -191,7 +190,7 @@ class Band:
         num_heads, num_queries, size = x_HMD.shape
         at_once = num_heads if num_queries == self.padded else 1
         for head in range(0, num_heads, at_once):
-            start = self.before + self.lowest + head * self.padded + first
+            start = self.margin + self.lowest + head * self.padded + first
             windows_GXD = taken.as_strided(
                 (at_once * num_queries // self.block, self.width, size),
                 (self.block * size, size, 1),

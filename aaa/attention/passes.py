@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from aaa.attention.bands import bands, block_for
-from aaa.attention.parts import Band, Columns, Part, Slots
+from aaa.attention.bands import bands
+from aaa.attention.parts import Columns, Part, Slots
 from aaa.attention.selection import Selection
 
 # Cells of all heads at work at a time, and features of keys that are fetched for single ones: few
@@ -228,11 +228,10 @@ def _everything(selection: Selection) -> Pass:
 
 
 def _within_window(selection: Selection, window: int) -> Pass:
-    block = block_for(2 * window + 1)
-    open_W = torch.ones(2 * window + 1, dtype=torch.bool, device=selection.device)
-    if len(open_W) + block >= selection.num_tokens:
+    open_K = torch.ones(window + 1, dtype=torch.bool, device=selection.device)
+    (band,) = bands(open_K, selection.num_tokens)
+    if band.width + 1 >= selection.num_tokens:
         return _everything(selection)
-    band = Band(-window, open_W, selection.num_tokens, block, margins=(window, window))
     return Pass(selection, (band,), masked=True, never_empty=False)
 
 
