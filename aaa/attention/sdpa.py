@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,10 +11,13 @@ from torch import Tensor
 from aaa.attention.memory import keep_freed_memory
 from aaa.masks import SparseMask
 
-# Tokens, and scores of all texts and heads, up to which plain products on several threads take 0.6
-# to 0.9 of the fused kernel's time (measured on two; on one they are no faster).
-LONGEST_PLAIN = 160
-MOST_SCORES = 2**21
+# Tokens of a text up to which plain products on several threads take 0.5 to 1.0 of the fused
+# kernel's time (measured on two; on one they are no faster), so many scores at a time.
+LONGEST_PLAIN = 512
+SCORES_AT_ONCE = 2**20  # 4 MB, which a cache holds
+# The same where autograd keeps all scores.
+LONGEST_RECORDED = 160
+MOST_RECORDED = 2**21
 
 
 def sdpa_attention(
@@ -34,11 +39,10 @@ def sdpa_attention(
             "use executor 'dense' or 'auto' in training"
         )
     attention_mask = _attention_mask(mask, query_BHND.dtype)
-    if attention_mask is not None and not dropout and _is_faster_plain(query_BHND, attention_mask):
+    products = None if attention_mask is None or dropout else _products(query_BHND, attention_mask)
+    if products is not None:
         keep_freed_memory()
-        scores_BHNN = (query_BHND * scaling) @ key_BHND.mT
-        scores_BHNN += attention_mask
-        return scores_BHNN.softmax(-1) @ value_BHND, None
+        return products(query_BHND, key_BHND, value_BHND, attention_mask, scaling), None
     output_BHND = F.scaled_dot_product_attention(
         query_BHND,
         key_BHND,
@@ -65,12 +69,50 @@ def _attention_mask(mask: SparseMask, dtype: torch.dtype) -> Tensor | None:
     return mask.real_keys_BN[:, None, None, :]
 
 
-def _is_faster_plain(query_BHND: Tensor, attention_mask: Tensor) -> bool:
-    """Whether the texts are short and few, on a CPU; not in a graph, which is for all lengths."""
-    if torch.compiler.is_compiling() or not query_BHND.is_cpu:
-        return False
-    num_tokens = query_BHND.shape[2]
-    if num_tokens > LONGEST_PLAIN or query_BHND.shape[:3].numel() * num_tokens > MOST_SCORES:
-        return False
+def _products(query_BHND: Tensor, attention_mask: Tensor) -> Callable[..., Tensor] | None:
+    """Plain products where they are faster than the fused kernel.
+
+    That is on a CPU, and not in a graph, which is for all lengths.
+    """
+    if torch.compiler.is_compiling() or not query_BHND.is_cpu or torch.get_num_threads() == 1:
+        return None
     in_32_bits = query_BHND.dtype == attention_mask.dtype == torch.float32
-    return in_32_bits and not torch.is_autocast_enabled("cpu") and torch.get_num_threads() > 1
+    if not in_32_bits or torch.is_autocast_enabled("cpu"):
+        return None
+    batch, num_heads, num_tokens = query_BHND.shape[:3]
+    if not (torch.is_grad_enabled() and query_BHND.requires_grad):
+        return _in_place if num_tokens <= LONGEST_PLAIN else None
+    is_small = batch * num_heads * num_tokens**2 <= MOST_RECORDED
+    return _recorded if num_tokens <= LONGEST_RECORDED and is_small else None
+
+
+def _recorded(
+    query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, bias: Tensor, scaling: float
+) -> Tensor:
+    scores_BHNN = (query_BHND * scaling) @ key_BHND.mT
+    scores_BHNN += bias
+    return scores_BHNN.softmax(-1) @ value_BHND
+
+
+def _in_place(
+    query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, bias: Tensor, scaling: float
+) -> Tensor:
+    """Some texts, or some heads of one, at a time, over scores that the next ones write over."""
+    batch, num_heads, num_tokens = query_BHND.shape[:3]
+    threads = torch.get_num_threads()
+    texts = min(batch, max(1, SCORES_AT_ONCE // (num_heads * num_tokens**2)))
+    heads = min(num_heads, threads * max(1, SCORES_AT_ONCE // (threads * num_tokens**2)))
+    output_BHND = torch.empty_like(value_BHND, memory_format=torch.contiguous_format)
+    scores_BHNN = query_BHND.new_empty(texts, heads, num_tokens, num_tokens)
+    bias_BHNN = bias.expand(batch, num_heads, -1, -1)
+    for text in range(0, batch, texts):
+        for head in range(0, num_heads, heads):
+            own = slice(text, text + texts), slice(head, head + heads)
+            queries, keys, values, outputs = (
+                x_BHND[own].flatten(0, 1)
+                for x_BHND in (query_BHND, key_BHND, value_BHND, output_BHND)
+            )
+            scores = scores_BHNN[: batch - text, : num_heads - head].copy_(bias_BHNN[own])
+            scores = scores.flatten(0, 1).baddbmm_(queries, keys.mT, alpha=scaling)
+            torch.bmm(torch.softmax(scores, -1, out=scores), values, out=outputs)
+    return output_BHND

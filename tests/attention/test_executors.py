@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from aaa.attention import EXECUTORS, auto_attention
 from aaa.attention.dense import MAX_CLOSED_SCORE, dense_attention, masked_softmax
-from aaa.attention.sdpa import LONGEST_PLAIN, sdpa_attention
+from aaa.attention.sdpa import LONGEST_PLAIN, LONGEST_RECORDED, sdpa_attention
 from aaa.masks import SparseMask
 from aaa.patterns import Full, Global, LayerInput, Local, Random
 from tests import reference
@@ -68,6 +70,16 @@ def naive(mask: SparseMask, query: Tensor, key: Tensor, value: Tensor) -> tuple[
         output.view(batch, HEADS, num_tokens, WIDTH),
         probabilities.view(batch, HEADS, num_tokens, num_tokens),
     )
+
+
+@contextmanager
+def num_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def close(actual: Tensor, expected: Tensor, rtol: float = 1e-5, atol: float = 1e-6) -> None:
@@ -304,16 +316,12 @@ def test_sixteen_bits(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("longest", [LONGEST_PLAIN, LONGEST_PLAIN + 1])
-def test_sdpa_on_either_side_of_what_is_computed_plainly(threads: int, longest: int) -> None:
+@pytest.mark.parametrize("longest", [LONGEST_RECORDED, LONGEST_RECORDED + 1])
+def test_sdpa_on_either_side_of_what_is_recorded_plainly(threads: int, longest: int) -> None:
     mask = random_mask([longest, 0, longest - 20])
     inputs = inputs_for(mask, requires_grad=True)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with num_threads(threads):
         output, _ = sdpa_attention(*inputs, mask, scaling=SCALING)
-    finally:
-        torch.set_num_threads(before)
     expected, _ = dense_attention(*inputs, mask, scaling=SCALING)
     close(real_rows(mask, output), real_rows(mask, expected))
     weights = torch.randn_like(output)
@@ -323,6 +331,35 @@ def test_sdpa_on_either_side_of_what_is_computed_plainly(threads: int, longest: 
     )
     for of_input, of_expected in zip(actual, wanted, strict=True):
         close(of_input, of_expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("scores", [1, 4 * 40**2, 2 * 5 * 40**2, 2**20])
+@pytest.mark.parametrize("own_masks", [1, 5])
+def test_sdpa_by_products_of_some_texts_or_heads_at_a_time(
+    threads: int, scores: int, own_masks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aaa.attention.sdpa.SCORES_AT_ONCE", scores)
+    keep_BN = keep_of([40, 0, 1, 25, 40])
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.rand(2, 5, own_masks, 40, generator=generator) < 0.2).float()
+    mask = SparseMask(keep_BN, rows, columns, torch.ones(1, 1, 2))
+    # (B, N, H, D) in memory, as models have them.
+    query, key, value = torch.randn(3, 5, 40, 5, WIDTH, generator=generator).transpose(2, 3)
+    with num_threads(threads):
+        output, _ = sdpa_attention(query, key, value, mask, scaling=SCALING)
+    expected, _ = dense_attention(query, key, value, mask, scaling=SCALING)
+    close(real_rows(mask, output), real_rows(mask, expected))
+
+
+@pytest.mark.parametrize("longest", [LONGEST_PLAIN, LONGEST_PLAIN + 1])
+def test_sdpa_on_either_side_of_what_is_computed_plainly(longest: int) -> None:
+    mask = random_mask([longest, longest - 20])
+    inputs = inputs_for(mask)
+    with num_threads(2):
+        output, _ = sdpa_attention(*inputs, mask, scaling=SCALING)
+    expected, _ = dense_attention(*inputs, mask, scaling=SCALING)
+    close(real_rows(mask, output), real_rows(mask, expected))
 
 
 def test_auto_and_sdpa_where_gates_are_learned() -> None:
