@@ -54,6 +54,10 @@ FITTED_HEADS, FITTED_SIZE = 12, 64
 # Texts and masks cost as much whatever the heads, and so more cells where those are few or small.
 # A cell's softmax takes as long as so many features.
 SOFTMAX_SIZE = 40
+# glibc asks the system for every block of more than 32 MB, which clears its pages: beyond so many
+# cells (float32, of all texts and heads) ``dense`` takes so many times as long for each.
+MOST_KEPT = 2**23
+UNKEPT = 1.6
 # One text's cells are not counted, unless gates are learned, where gathered takes more than this
 # share of the time before any is open: counting takes longer than what could be saved.
 WORTH_COUNTING = 0.65
@@ -153,13 +157,16 @@ def choose_on_cpu(mask: SparseMask, heads: int, size: int) -> tuple[str, str]:
     constant = FITTED_HEADS / heads * (FITTED_SIZE + SOFTMAX_SIZE) / (size + SOFTMAX_SIZE)
     spent = constant * (cost.a_text + cost.a_head * (_own_masks(mask) - 1))
     spent += cost.a_token * num_tokens
-    if spent >= num_tokens**2 * (WORTH_COUNTING if num_texts == 1 and not learned else 1):
+    of_whole = float(num_tokens**2)
+    if learned and num_texts * heads * num_tokens**2 > MOST_KEPT:
+        of_whole *= UNKEPT
+    if spent >= of_whole * (WORTH_COUNTING if num_texts == 1 and not learned else 1):
         return whole, "texts are short"
     if not mask.is_unpadded and mask.has_holes:
         return whole, "padding lies between tokens"
     if learned and num_tokens > LONGEST_DENSE:
         return "gathered", "dense would hold too much"
-    most = num_texts * (num_tokens**2 - spent) / cost.a_cell
+    most = num_texts * min(num_tokens**2, (of_whole - spent) / cost.a_cell)
     lengths = num_texts * [num_tokens] if mask.is_unpadded else mask.lengths_B.tolist()
     cells = sum(computed_cells(mask, lengths, in_blocks, most))
     share = f"{cells / (num_texts * num_tokens**2):.1%}"

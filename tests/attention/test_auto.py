@@ -159,6 +159,19 @@ def test_the_choice_depends_on_the_heads() -> None:
     assert choose(SPARSE(HERE), False, heads=2, size=16) == "gathered"
 
 
+def test_maps_that_the_system_clears_anew_cost_dense_more() -> None:
+    """1,024 tokens of 12 heads, 50 MB a map."""
+
+    def chosen(share: float, heads: int) -> str:
+        gates = torch.zeros(1, 1, 1024)
+        gates[..., : int(share * 1024)] = 1
+        mask = SparseMask(keep_of([1024]), gates, gates.clone().requires_grad_())
+        return choose(mask, True, heads=heads)
+
+    assert [chosen(share, 12) for share in (0.2, 0.4, 0.65)] == ["gathered", "gathered", "dense"]
+    assert [chosen(share, 7) for share in (0.2, 0.4)] == ["gathered", "dense"]
+
+
 def test_counting_ends_where_diagonals_alone_are_enough() -> None:
     mask = (Local(2) | Global(2))(HERE)
     lengths = [4096]
