@@ -1,0 +1,116 @@
+"""That nothing of an attention is made on the CPU where its tensors are elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertModel
+
+from aaa import Axis, Degree, Diagonal, Global, Local, Pattern, Random, sparsify
+from aaa.attention import gates, passes
+from aaa.attention.gathered import gathered_attention
+from aaa.masks import SparseMask
+from tests.encoders import SHAPE
+from tests.other_device import OtherDevice, other_device, to_cpu, to_other
+from tests.reference import keep_of
+
+GATES = ("rows_BHN", "columns_BHN", "diagonals_BHK")
+PARTS = ("keep_BN", *GATES, "edges_BE2")
+
+
+def test_devices_that_are_mixed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with other_device(monkeypatch):
+        theirs = to_other(torch.ones(3))
+        assert not (theirs + 1).is_cpu
+        assert to_cpu(theirs + torch.arange(3, device=theirs.device)).tolist() == [1, 2, 3]
+        with pytest.raises(RuntimeError, match="two devices"):
+            theirs + torch.arange(3)
+
+
+def any_mask(seed: int) -> SparseMask:
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = (torch.rand(2, 2, 1 + 2 * (seed % 2), 90, generator=generator) < 0.1).float()
+    diagonals = torch.ones(1, 1, 3)
+    if seed % 3 == 1:
+        diagonals = (torch.rand(1, 3, 90, generator=generator) < 0.2).float()
+        diagonals[..., 0] = 1
+    edges_BE2 = None
+    if seed % 4 == 2:
+        cells_E = torch.randperm(90**2, generator=generator)[:200]
+        edges_BE2 = torch.stack([cells_E // 90, cells_E % 90], dim=-1).unsqueeze(0)
+    lengths = [90, 90] if seed % 2 else [90, 61]
+    window = 20 if seed % 5 == 4 else None
+    return SparseMask(keep_of(lengths), rows, columns, diagonals, edges_BE2, window)
+
+
+@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize("seed", range(10))
+def test_gathered(monkeypatch: pytest.MonkeyPatch, seed: int, learn: bool) -> None:
+    monkeypatch.setattr(gates, "SAMPLED_TOKENS", 10_000)
+    if seed % 2:
+        monkeypatch.setattr(passes, "NUMBERS_AT_ONCE", 2**11)
+    mask = any_mask(seed)
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(4, 2, 3, 90, 8, generator=generator)
+
+    def results(to: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        parts = {name: getattr(mask, name) for name in PARTS}
+        there: dict[str, Any] = {name: to(x) for name, x in parts.items() if x is not None}
+        own = replace(mask, **there)
+        query, key, value = wanted = [to(tensor).requires_grad_() for tensor in inputs[:3]]
+        if learn:
+            wanted = wanted + [getattr(own, name).requires_grad_() for name in GATES]
+        output, _ = gathered_attention(query, key, value, own, 0.3)
+        gradients = torch.autograd.grad(output, wanted, to(inputs[3]))
+        return [to_cpu(tensor) for tensor in (output, *gradients)]
+
+    on_cpu = results(torch.clone)
+    with other_device(monkeypatch):
+        elsewhere = results(to_other)
+    for ours, expected in zip(elsewhere, on_cpu, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        Axis() | Local(2),
+        Local(1) | Global(2) | Random(3),
+        Local(0) | Diagonal("layer"),
+        Local(0) | Degree(8),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("executor", ["dense", "sdpa", "gathered", "auto", "exportable"])
+@pytest.mark.parametrize("training", [False, True])
+def test_models(
+    monkeypatch: pytest.MonkeyPatch, pattern: Pattern, executor: str, training: bool
+) -> None:
+    if training and executor in ("sdpa", "exportable") and pattern.learnable:
+        pytest.skip("gives gates no gradient")
+    text = torch.randint(5, 60, (2, 40), generator=torch.Generator().manual_seed(0))
+    real = keep_of([40, 25]).long()
+
+    def output(elsewhere: bool) -> Tensor:
+        shape = {name: value for name, value in SHAPE.items() if name != "num_labels"}
+        no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        torch.manual_seed(0)
+        model = sparsify(BertModel(BertConfig(**shape, **no_dropout)), pattern, executor)
+        model.train(training)
+        with other_device(monkeypatch) if elsewhere else nullcontext():
+            if elsewhere:
+                model._apply(lambda x: x if isinstance(x, OtherDevice) else to_other(x))
+            ids, mask = (to_other(x) if elsewhere else x for x in (text, real))
+            torch.manual_seed(1)
+            states = model(input_ids=ids, attention_mask=mask).last_hidden_state
+            if training:
+                states.square().sum().backward()
+            return to_cpu(states)
+
+    torch.testing.assert_close(output(elsewhere=True), output(elsewhere=False))
