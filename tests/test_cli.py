@@ -59,6 +59,11 @@ def test_help_of_pretrain_lists_choices() -> None:
             ["finetune", "trainig.devices=1"],
             "trainig is unknown, did you mean training? known: seed",
         ),
+        (["finetune", "executor=sdpa"], "executor is unknown, did you mean run.executor?"),
+        (
+            ["finetune", "training.path=here"],
+            "training.path is unknown, did you mean data.path or model.path?",
+        ),
         (["finetune", "scal=demo"], "scal is unknown, did you mean scale?"),
         (["finetune", "protocl=lra_code"], "protocl is unknown, did you mean protocol?"),
         (

@@ -47,7 +47,8 @@ def explain(error: Exception, command: str, arguments: Sequence[str] = ()) -> st
         if name in accepted:
             return f"{key} is not in this config: add it as +{key}="
         groups = [] if group else _declared(command)[0]  # of some the choices are no keys
-        said = _unknown(group, name, dict.fromkeys([*cause.parent_node, *accepted, *groups]))
+        known = dict.fromkeys([*cause.parent_node, *accepted, *groups])
+        said = _unknown(group, name, known, cause.parent_node._get_root())
         if group and any("sweeper.table=" in argument for argument in arguments):
             said += f"; for what the table's own choices have, write it as +{key}="
         return said
@@ -56,9 +57,24 @@ def explain(error: Exception, command: str, arguments: Sequence[str] = ()) -> st
     return "\n".join(lines)
 
 
-def _unknown(group: str, name: str, known: Iterable[Any]) -> str:
-    keys = [str(key) for key in known if key not in NOT_OF_USERS]
-    return f"{group}{'.' * bool(group)}{name} is unknown{known_names(name, keys)}"
+def _unknown(group: str, name: str, known: Iterable[Any], config: DictConfig | None = None) -> str:
+    """What is said of a name that is none of those ``known``.
+
+    Args:
+        config: as a whole, to tell which groups have such a key where this one has none.
+    """
+    ending = known_names(name, [str(key) for key in known if key not in NOT_OF_USERS])
+    nodes = {} if config is None else {str(key): config._get_node(key) for key in config}
+    elsewhere = [
+        f"{key}.{name}"
+        for key, node in nodes.items()
+        if isinstance(node, DictConfig)
+        and key not in (group, *NOT_OF_USERS)
+        and name in list(node)
+    ]
+    if elsewhere:
+        ending = f", did you mean {' or '.join(elsewhere)}?"
+    return f"{group}{'.' * bool(group)}{name} is unknown{ending}"
 
 
 def check_keys(config: DictConfig, command: str) -> None:
@@ -73,7 +89,7 @@ def check_keys(config: DictConfig, command: str) -> None:
     for group, node, known in nodes:
         for name in map(str, node):
             if name not in known and name not in NOT_OF_USERS:
-                raise ValueError(_unknown(group, name, known))
+                raise ValueError(_unknown(group, name, known, config))
     _check_arguments(config.logger, "logger")
 
 

@@ -43,6 +43,8 @@ WRONG = [
 
 UNKNOWN = [
     ("+sede=1", "sede is unknown, did you mean seed?"),
+    ("+max_steps=1", "max_steps is unknown, did you mean training.max_steps?"),
+    ("+run.batch_size=1", "run.batch_size is unknown, did you mean training.batch_size?"),
     ("+data.maxlength=1", "data.maxlength is unknown, did you mean max_length?"),
     ("+run.output=here", "run.output is unknown, did you mean output_dir?"),
     ("+names.rwo=ours", "names.rwo is unknown, did you mean row?"),
