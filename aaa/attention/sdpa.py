@@ -15,7 +15,7 @@ from aaa.masks import SparseMask
 # kernel's time (measured on two; on one they are no faster), so many scores at a time.
 LONGEST_PLAIN = 512
 SCORES_AT_ONCE = 2**20  # 4 MB, which a cache holds
-# The same where autograd keeps all scores.
+# The same where gradients are on and autograd keeps all scores.
 LONGEST_RECORDED = 160
 MOST_RECORDED = 2**21
 
@@ -80,7 +80,8 @@ def _products(query_BHND: Tensor, attention_mask: Tensor) -> Callable[..., Tenso
     if not in_32_bits or torch.is_autocast_enabled("cpu"):
         return None
     batch, num_heads, num_tokens = query_BHND.shape[:3]
-    if not (torch.is_grad_enabled() and query_BHND.requires_grad):
+    # torch.func has no rules for what writes to given memory.
+    if not torch.is_grad_enabled() and torch._C._functorch.peek_interpreter_stack() is None:
         return _in_place if num_tokens <= LONGEST_PLAIN else None
     is_small = batch * num_heads * num_tokens**2 <= MOST_RECORDED
     return _recorded if num_tokens <= LONGEST_RECORDED and is_small else None

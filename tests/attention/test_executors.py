@@ -333,6 +333,42 @@ def test_sdpa_on_either_side_of_what_is_recorded_plainly(threads: int, longest: 
         close(of_input, of_expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_sdpa_under_transforms_of_functions(grad: bool) -> None:
+    """Of short texts on two threads, where plain products would be taken."""
+    mask = SparseMask(keep_of([20]), diagonals_BHK=torch.ones(1, 1, 3))
+    query, key, value = inputs_for(mask)
+
+    def attend(query: Tensor) -> Tensor:
+        return sdpa_attention(query, key, value, mask, scaling=SCALING)[0]
+
+    with num_threads(2), torch.set_grad_enabled(grad):
+        output = attend(query)
+        both = torch.func.vmap(attend)(torch.stack([query, 2 * query]))
+        along = torch.func.jvp(attend, (query,), (query,))[1]
+        pull = torch.func.vjp(attend, query)[1]
+    close(both[0], output)
+    # d/dt attend(t query), once forward and once backward
+    weights = torch.randn_like(output)
+    close((along * weights).sum(), (pull(weights)[0] * query).sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_sdpa_where_one_input_alone_wants_a_gradient(which: int) -> None:
+    """As of a LoRA of values alone, in the first layer of an encoder that is frozen."""
+    mask = random_mask([20, 9])
+    inputs = inputs_for(mask)
+    inputs[which].requires_grad_()
+    with num_threads(2):
+        output, _ = sdpa_attention(*inputs, mask, scaling=SCALING)
+    expected, _ = dense_attention(*inputs, mask, scaling=SCALING)
+    ours, wanted = (
+        torch.autograd.grad(real_rows(mask, result).square().sum(), inputs[which])[0]
+        for result in (output, expected)
+    )
+    close(ours, wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("scores", [1, 4 * 40**2, 2 * 5 * 40**2, 2**20])
 @pytest.mark.parametrize("own_masks", [1, 5])
@@ -346,7 +382,7 @@ def test_sdpa_by_products_of_some_texts_or_heads_at_a_time(
     mask = SparseMask(keep_BN, rows, columns, torch.ones(1, 1, 2))
     # (B, N, H, D) in memory, as models have them.
     query, key, value = torch.randn(3, 5, 40, 5, WIDTH, generator=generator).transpose(2, 3)
-    with num_threads(threads):
+    with num_threads(threads), torch.no_grad():
         output, _ = sdpa_attention(query, key, value, mask, scaling=SCALING)
     expected, _ = dense_attention(query, key, value, mask, scaling=SCALING)
     close(real_rows(mask, output), real_rows(mask, expected))
@@ -356,7 +392,7 @@ def test_sdpa_by_products_of_some_texts_or_heads_at_a_time(
 def test_sdpa_on_either_side_of_what_is_computed_plainly(longest: int) -> None:
     mask = random_mask([longest, longest - 20])
     inputs = inputs_for(mask)
-    with num_threads(2):
+    with num_threads(2), torch.no_grad():
         output, _ = sdpa_attention(*inputs, mask, scaling=SCALING)
     expected, _ = dense_attention(*inputs, mask, scaling=SCALING)
     close(real_rows(mask, output), real_rows(mask, expected))
