@@ -61,9 +61,10 @@ UNKEPT = 1.6
 # One text's cells are not counted, unless gates are learned, where gathered takes more than this
 # share of the time before any is open: counting takes longer than what could be saved.
 WORTH_COUNTING = 0.65
-# A single cell, whose key is fetched for it alone, in cells of a matrix product; by the same
-# measure, 2 to 32 of them a query in texts of 1,024 to 4,096 tokens.
-EDGE_CELLS = 48
+# A single cell, whose key is read for it alone, in cells of a matrix product; and what it costs to
+# have any, beside ``GatheredCost``. By the same measure, 2 to 128 of them a query.
+EDGE_CELLS = 5
+ANY_EDGES = 70_000
 LONGEST_DENSE = 1024  # tokens; beyond, several N x N cells a head would not fit for long
 # On a GPU: tokens from which the kernels are faster than sdpa or dense (an H100, one text of 12
 # heads of 64 in bfloat16, 3 % of the cells open), and the share of open cells up to which they are
@@ -156,6 +157,8 @@ def choose_on_cpu(mask: SparseMask, heads: int, size: int) -> tuple[str, str]:
     num_texts, num_tokens = mask.keep_BN.shape
     constant = FITTED_HEADS / heads * (FITTED_SIZE + SOFTMAX_SIZE) / (size + SOFTMAX_SIZE)
     spent = constant * (cost.a_text + cost.a_head * (_own_masks(mask) - 1))
+    if mask.edges_BE2 is not None:
+        spent += constant * ANY_EDGES
     spent += cost.a_token * num_tokens
     of_whole = float(num_tokens**2)
     if learned and num_texts * heads * num_tokens**2 > MOST_KEPT:

@@ -18,14 +18,13 @@ from aaa.attention.bands import bands
 from aaa.attention.parts import Columns, Part, Slots
 from aaa.attention.selection import Selection
 
-# Cells of all heads at work at a time, and features of keys that are fetched for single ones: few
-# enough for the caches, enough to keep two cores busy.
+# Cells of all heads at work at a time: few enough for the caches, enough to keep two cores busy.
 NUMBERS_AT_ONCE = 2**20
 QUERIES_AT_ONCE = 2**12
 TOKENS_AT_ONCE = 2**14  # of all heads at work: their keys and values are laid out anew
 BYTES_KEPT = 2**24  # for all chunks of a pass, of each thing that all heads share
-# What a cell of its own slot costs, in cells of a matrix product: its key is fetched for it alone.
-SLOT_COST = 8
+# What a cell of its own slot costs, in cells of a matrix product: its key is read for it alone.
+SLOT_COST = 4
 
 
 Made = TypeVar("Made", Tensor, Tensor | None)

@@ -54,7 +54,8 @@ def diagonals(inputs: LayerInput, distances: range, heads: int = 1) -> SparseMas
         ((Local(128) | Global(1))(HERE), "gathered"),
         (Full()(HERE), "sdpa"),
         ((Local(2) | Random(1))(HERE), "gathered"),
-        ((Local(2) | Random(8))(HERE), "sdpa"),  # 256 keys a query, each fetched for it alone
+        ((Local(2) | Random(8))(HERE), "gathered"),
+        ((Local(2) | Random(16))(HERE), "sdpa"),  # 512 keys a query, each read for it alone
         (diagonals(HERE, range(128)), "gathered"),
         (diagonals(HERE, range(0, 4096, 50)), "sdpa"),  # as many, but a band for each
         (learning(diagonals(MIDDLE, range(16))), "gathered"),
