@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from aaa.attention.bands import cells_a_query
 from aaa.attention.dense import dense_attention
 from aaa.attention.gathered import gathered_attention
+from aaa.attention.parts import SLOT_CELLS
 from aaa.attention.sdpa import sdpa_attention
 from aaa.attention.triton_axis import serves, triton_attention
 from aaa.masks import SparseMask
@@ -61,10 +63,8 @@ UNKEPT = 1.6
 # One text's cells are not counted, unless gates are learned, where gathered takes more than this
 # share of the time before any is open: counting takes longer than what could be saved.
 WORTH_COUNTING = 0.65
-# A single cell, whose key is read for it alone, in cells of a matrix product; and what it costs to
-# have any, beside ``GatheredCost``. By the same measure, 2 to 128 of them a query.
-EDGE_CELLS = 5
-ANY_EDGES = 70_000
+# What it costs a text to have any single cells, beside ``SLOT_CELLS`` for each.
+ANY_EDGES = 35_000
 LONGEST_DENSE = 1024  # tokens; beyond, several N x N cells a head would not fit for long
 # On a GPU: tokens from which the kernels are faster than sdpa or dense (an H100, one text of 12
 # heads of 64 in bfloat16, 3 % of the cells open), and the share of open cells up to which they are
@@ -157,8 +157,6 @@ def choose_on_cpu(mask: SparseMask, heads: int, size: int) -> tuple[str, str]:
     num_texts, num_tokens = mask.keep_BN.shape
     constant = FITTED_HEADS / heads * (FITTED_SIZE + SOFTMAX_SIZE) / (size + SOFTMAX_SIZE)
     spent = constant * (cost.a_text + cost.a_head * (_own_masks(mask) - 1))
-    if mask.edges_BE2 is not None:
-        spent += constant * ANY_EDGES
     spent += cost.a_token * num_tokens
     of_whole = float(num_tokens**2)
     if learned and num_texts * heads * num_tokens**2 > MOST_KEPT:
@@ -171,7 +169,7 @@ def choose_on_cpu(mask: SparseMask, heads: int, size: int) -> tuple[str, str]:
         return "gathered", "dense would hold too much"
     most = num_texts * min(num_tokens**2, (of_whole - spent) / cost.a_cell)
     lengths = num_texts * [num_tokens] if mask.is_unpadded else mask.lengths_B.tolist()
-    cells = sum(computed_cells(mask, lengths, in_blocks, most))
+    cells = sum(computed_cells(mask, lengths, partial(in_blocks, num_tokens), most))
     share = f"{cells / (num_texts * num_tokens**2):.1%}"
     if cells < most:
         return "gathered", f"it computes {share} of the cells"
@@ -221,14 +219,16 @@ def computed_cells(
             cells = [own + n * keys for own, n, keys in zip(cells, lengths, tokens, strict=True)]
     if mask.edges_BE2 is not None:
         edges = of_texts((mask.edges_BE2[..., :1] >= 0).sum(1).tolist())
-        cells = [own + EDGE_CELLS * number for own, number in zip(cells, edges, strict=True)]
+        cells = [
+            own + SLOT_CELLS * number + ANY_EDGES for own, number in zip(cells, edges, strict=True)
+        ]
     return [min(own, n**2) for own, n in zip(cells, lengths, strict=True)]
 
 
-def in_blocks(diagonals_BHK: Tensor) -> list[list[float]]:
-    """What ``gathered`` computes: bands, in whole blocks."""
+def in_blocks(num_tokens: int, diagonals_BHK: Tensor) -> list[list[float]]:
+    """What ``gathered`` computes: bands, in whole blocks, and scattered diagonals."""
     gates_BHK = diagonals_BHK.tolist()
-    return [[cells_a_query(tuple(gates_K)) for gates_K in gates_HK] for gates_HK in gates_BHK]
+    return [[cells_a_query(tuple(g), num_tokens) for g in gates_HK] for gates_HK in gates_BHK]
 
 
 def twice_each_distance(diagonals_BHK: Tensor) -> list[list[float]]:

@@ -10,36 +10,44 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from aaa.attention.parts import Band
+from aaa.attention.parts import SLOT_CELLS, Band
+
+# What it costs a text to have any diagonals cell by cell, likewise.
+ANY_SCATTERED = 15_000
 
 
-def bands(diagonals_K: Tensor, num_tokens: int) -> tuple[Band, ...]:
-    """The bands that open these diagonals, entry k those of distance k, and no other cells."""
+def bands(diagonals_K: Tensor, num_tokens: int) -> tuple[tuple[Band, ...], tuple[int, ...]]:
+    """What opens these diagonals, entry k those of distance k, and no other cells.
+
+    Returns:
+        The bands, and the diagonals, as key less query, that cost less cell by cell.
+    """
     return _kept_bands(tuple(diagonals_K.tolist()), num_tokens, diagonals_K.device)
 
 
 @lru_cache(maxsize=256)  # layers share them; to lay one out takes a short text a tenth
 def _kept_bands(
     gates_K: tuple[bool, ...], num_tokens: int, device: torch.device
-) -> tuple[Band, ...]:
-    runs, block = _runs(torch.tensor(gates_K, device="cpu"))
+) -> tuple[tuple[Band, ...], tuple[int, ...]]:
+    runs, block, scattered = _runs(gates_K, num_tokens)
     margin = int(runs[-1][-1]) if runs else 0  # the furthest diagonal, on either side
     laid_out = []
     for run in runs:
         open_W = torch.zeros(_span(run), dtype=torch.bool, device="cpu")
         open_W[run - run[0]] = True
         laid_out.append(Band(int(run[0]), open_W.to(device), num_tokens, block, margin))
-    return tuple(laid_out)
+    return tuple(laid_out), scattered
 
 
 @lru_cache(maxsize=256)  # layers and batches share them, and a short text's attention costs less
-def cells_a_query(gates_K: tuple[float, ...]) -> int:
-    """About what the bands of these diagonals cost for each query, in cells of a product.
+def cells_a_query(gates_K: tuple[float, ...], num_tokens: int) -> float:
+    """About what these diagonals cost for each query, in cells of a product.
 
-    Far more than are open where distances are scattered: a diagonal of its own costs a block.
+    Far more than are open where distances are scattered.
     """
-    runs, block = _runs(torch.tensor(gates_K, device="cpu") > 0)
-    return sum(block - 1 + _span(run) for run in runs)
+    runs, block, scattered = _runs(gates_K, num_tokens)
+    of_bands = sum(_band_cells(run, block) for run in runs)
+    return of_bands + SLOT_CELLS * len(scattered) + bool(scattered) * ANY_SCATTERED / num_tokens
 
 
 def block_for(num_diagonals: int) -> int:
@@ -47,19 +55,31 @@ def block_for(num_diagonals: int) -> int:
     return 16 if num_diagonals < 100 else 32
 
 
-def _runs(diagonals_K: Tensor) -> tuple[tuple[Tensor, ...], int]:
+def _runs(
+    gates_K: tuple[float, ...], num_tokens: int
+) -> tuple[tuple[Tensor, ...], int, tuple[int, ...]]:
     """Runs of diagonals, as key less query, with gaps that cost less than another band would.
 
-    And how many queries are a block of them.
+    Then how many queries are a block of them, and the diagonals that are in no run.
     """
-    distances = diagonals_K.nonzero().squeeze(-1)
+    distances = torch.tensor(gates_K, device="cpu").nonzero().squeeze(-1)
     offsets = torch.cat([-distances.flip(0), distances[distances > 0]])
     if not len(offsets):
-        return (), 1
+        return (), 1, ()
     longest = block_for(len(offsets))
     cuts = ((offsets[1:] - offsets[:-1]) > longest).nonzero().squeeze(-1) + 1
     runs = offsets.tensor_split(cuts.tolist())
-    return runs, max(block_for(_span(run)) for run in runs)
+    saved = [_band_cells(run, longest) - SLOT_CELLS * len(run) for run in runs]
+    scattered: list[int] = []
+    if sum(cells for cells in saved if cells > 0) * num_tokens > ANY_SCATTERED:
+        single = [run for run, cells in zip(runs, saved, strict=True) if cells > 0]
+        runs = tuple(run for run, cells in zip(runs, saved, strict=True) if cells <= 0)
+        scattered = torch.cat(single).tolist()
+    return runs, max((block_for(_span(run)) for run in runs), default=1), tuple(scattered)
+
+
+def _band_cells(run: Tensor, block: int) -> int:
+    return block - 1 + _span(run)
 
 
 def _span(run: Tensor) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from aaa.attention.bands import bands
-from aaa.attention.parts import Columns, Part, Slots
+from aaa.attention.parts import SLOT_CELLS, Columns, Part, Slots
 from aaa.attention.selection import Selection
 
 # Cells of all heads at work at a time: few enough for the caches, enough to keep two cores busy.
@@ -23,8 +23,6 @@ NUMBERS_AT_ONCE = 2**20
 QUERIES_AT_ONCE = 2**12
 TOKENS_AT_ONCE = 2**14  # of all heads at work: their keys and values are laid out anew
 BYTES_KEPT = 2**24  # for all chunks of a pass, of each thing that all heads share
-# What a cell of its own slot costs, in cells of a matrix product: its key is read for it alone.
-SLOT_COST = 4
 
 
 Made = TypeVar("Made", Tensor, Tensor | None)
@@ -228,7 +226,7 @@ def _everything(selection: Selection) -> Pass:
 
 def _within_window(selection: Selection, window: int) -> Pass:
     open_K = torch.ones(window + 1, dtype=torch.bool, device=selection.device)
-    (band,) = bands(open_K, selection.num_tokens)
+    (band,), _ = bands(open_K, selection.num_tokens)
     if band.width + 1 >= selection.num_tokens:
         return _everything(selection)
     return Pass(selection, (band,), masked=True, never_empty=False)
@@ -238,16 +236,22 @@ def _columns_bands_and_slots(selection: Selection, has_rows: bool) -> tuple[Pass
     """The pass of all queries that are no whole rows, and those with too many single cells."""
     num_tokens = selection.num_tokens
     columns_K = selection.columns_N.nonzero().squeeze(-1)
-    parts: list[Part] = list(bands(selection.diagonals_K, num_tokens))
+    laid_out, scattered = bands(selection.diagonals_K, num_tokens)
+    parts: list[Part] = list(laid_out)
     if columns_K.numel():
         parts.insert(0, Columns(columns_K, num_tokens, selection.device))
-    slots, crowded_R = _slots(selection, max((part.block for part in parts), default=1))
+    block = max((part.block for part in parts), default=1)
+    slots, crowded_R = _of_single_cells(selection, -(-num_tokens // block) * block)
+    if scattered:
+        slots.append(_of_diagonals(selection, scattered, -(-num_tokens // block) * block))
+    if slots:
+        parts.append(Slots(torch.cat(slots, dim=-1)))
     overwritten_N = selection.rows_N if has_rows else None
     if crowded_R.numel():
         overwritten_N = selection.rows_N.index_fill(0, crowded_R, True)
     main = Pass(
         selection,
-        tuple(parts + slots),
+        tuple(parts),
         overwritten_N=overwritten_N,
         columns_N=selection.columns_N if columns_K.numel() else None,
         never_empty=bool(selection.diagonals_K[:1].any()),
@@ -255,8 +259,18 @@ def _columns_bands_and_slots(selection: Selection, has_rows: bool) -> tuple[Pass
     return main, crowded_R
 
 
-def _slots(selection: Selection, block: int) -> tuple[list[Part], Tensor]:
-    """Slots for the single cells that no other part opens; and the rows that have too many."""
+def _of_diagonals(selection: Selection, offsets: tuple[int, ...], num_queries: int) -> Tensor:
+    """The key of each query in each diagonal, (M, W); -1 off the text and in open columns."""
+    num_tokens, device = selection.num_tokens, selection.device
+    queries_M1 = torch.arange(num_queries, device=device).unsqueeze(-1)
+    keys_MW = queries_M1 + torch.tensor(offsets, device=device)
+    is_cell_MW = (keys_MW >= 0) & (keys_MW < num_tokens)
+    is_cell_MW &= ~selection.columns_N[keys_MW.clamp(0, num_tokens - 1)]
+    return keys_MW.masked_fill(~is_cell_MW, -1)
+
+
+def _of_single_cells(selection: Selection, num_queries: int) -> tuple[list[Tensor], Tensor]:
+    """The keys, (M, E), that no other part opens, -1 for none; and the rows that have too many."""
     num_tokens = selection.num_tokens
     none_R = selection.edges_E[:0]
     if not selection.edges_E.numel():
@@ -277,13 +291,13 @@ def _slots(selection: Selection, block: int) -> tuple[list[Part], Tensor]:
         torch.arange(len(rows_E), device=rows_E.device) - (counts_N.cumsum(0) - counts_N)[rows_E]
     )
     slotted_E = ~crowded_N[rows_E]
-    keys_ME = rows_E.new_full((-(-num_tokens // block) * block, size), -1)
+    keys_ME = rows_E.new_full((num_queries, size), -1)
     keys_ME[rows_E[slotted_E], place_E[slotted_E]] = keys_E[slotted_E]
-    return [Slots(keys_ME)], crowded_R
+    return [keys_ME], crowded_R
 
 
 def _cheapest_size(counts_N: Tensor) -> int:
     """How many slots a query: rows with more single cells are computed whole instead."""
     sizes = torch.cat([counts_N.new_zeros(1), counts_N.unique()])
     crowded = (counts_N.unsqueeze(0) > sizes.unsqueeze(-1)).sum(-1)
-    return int(sizes[(SLOT_COST * sizes + crowded).argmin()])
+    return int(sizes[(SLOT_CELLS * sizes + crowded).argmin()])

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aaa.attention import auto
 from aaa.attention.auto import (
-    EDGE_CELLS,
+    ANY_EDGES,
     auto_attention,
     choose,
     choose_on_gpu,
@@ -19,6 +19,7 @@ from aaa.attention.auto import (
     twice_each_distance,
 )
 from aaa.attention.dense import dense_attention
+from aaa.attention.parts import SLOT_CELLS
 from aaa.masks import SparseMask
 from aaa.patterns import Full, Global, LayerInput, Local, Random
 from tests.reference import keep_of
@@ -57,9 +58,11 @@ def diagonals(inputs: LayerInput, distances: range, heads: int = 1) -> SparseMas
         ((Local(2) | Random(8))(HERE), "gathered"),
         ((Local(2) | Random(16))(HERE), "sdpa"),  # 512 keys a query, each read for it alone
         (diagonals(HERE, range(128)), "gathered"),
-        (diagonals(HERE, range(0, 4096, 50)), "sdpa"),  # as many, but a band for each
+        (diagonals(HERE, range(0, 4096, 50)), "gathered"),
+        (diagonals(HERE, range(0, 4096, 20)), "sdpa"),  # 410 keys a query, likewise
         (learning(diagonals(MIDDLE, range(16))), "gathered"),
-        (learning(diagonals(MIDDLE, range(0, 512, 50))), "dense"),
+        (learning(diagonals(MIDDLE, range(0, 512, 50))), "gathered"),
+        (learning(diagonals(MIDDLE, range(0, 512, 5))), "dense"),
         (learning(diagonals(QUARTER, range(16))), "gathered"),
         (learning(diagonals(QUARTER, range(16), heads=12)), "dense"),  # twelve times the calls
         (learning(diagonals(HERE, range(0, 4096, 50))), "gathered"),  # see LONGEST_DENSE
@@ -184,7 +187,7 @@ def test_counting_ends_where_diagonals_alone_are_enough() -> None:
     cells = computed_cells(three, [300, 20, 0], twice_each_distance)
     assert three.edges_BE2 is not None
     long, short, empty = (three.edges_BE2[..., 0] >= 0).sum(1).tolist()
-    assert cells == [300 * 10 + EDGE_CELLS * long, 20 * 10 + EDGE_CELLS * short, 0]
+    assert cells == [300 * 10 + SLOT_CELLS * long + ANY_EDGES, 20**2, 0]
     assert (long > 100, short > 0, empty) == (True, True, 0)
 
 

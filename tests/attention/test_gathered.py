@@ -97,7 +97,8 @@ def random_mask(
     return SparseMask(keep_BN, rows, columns, diagonals, edges_BE2)
 
 
-NEAR, FAR, WIDE = range(3), [0, 1, 5, 70, 71, 73, 150, 299], range(129)
+NEAR, FAR, WIDE = range(3), [0, 1, 2, 5, 70, 71, 73, 150, 299], range(129)
+APART = [0, 1, *range(70, 76), *range(150, 157)]
 
 
 @pytest.mark.parametrize("per_head", [False, True])
@@ -106,6 +107,9 @@ NEAR, FAR, WIDE = range(3), [0, 1, 5, 70, 71, 73, 150, 299], range(129)
     [
         (0.02, NEAR, 0, None),
         (0.02, FAR, 0, None),
+        (0.02, FAR, 2000, None),
+        (0.0, FAR, 0, None),
+        (0.02, APART, 0, None),
         (0.02, WIDE, 0, None),
         (0.0, [0], 0, None),  # empty selections
         (0.0, [0], 300, None),  # slots
@@ -130,7 +134,7 @@ def test_longer_texts(
     assert_like_dense(mask, make_inputs(mask))
 
 
-@pytest.mark.parametrize("distances", [NEAR, FAR])
+@pytest.mark.parametrize("distances", [NEAR, FAR, APART])
 def test_chunks_of_several_heads(monkeypatch: pytest.MonkeyPatch, distances: Any) -> None:
     monkeypatch.setattr(gates, "SAMPLED_TOKENS", 10_000)
     monkeypatch.setattr(passes, "QUERIES_AT_ONCE", 64)
@@ -159,7 +163,9 @@ def test_five_thousand_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_ways_are_tested() -> None:
-    """What the masks above are to reach: single cells in slots, crowded rows, several bands."""
+    """What the masks above are to reach: single cells and scattered diagonals in slots, crowded
+    rows, several bands.
+    """
 
     def parts(share: float, distances: Any, edges: int) -> set[str]:
         mask = random_mask([300], 1, share, distances, edges, per_head=False)
@@ -170,7 +176,8 @@ def test_all_ways_are_tested() -> None:
 
     assert parts(0.0, [0], 300) == {"Band", "Slots", "2 parts", "2 passes"}
     assert parts(0.02, NEAR, 0) == {"Columns", "Band", "2 parts", "2 passes"}
-    assert "8 parts" in parts(0.02, FAR, 0)
+    assert parts(0.02, FAR, 0) == {"Columns", "Band", "Slots", "3 parts", "2 passes"}
+    assert parts(0.02, APART, 0) == {"Columns", "Band", "6 parts", "2 passes"}
     assert parts(0.6, NEAR, 50) == {"Columns", "1 parts", "1 passes"}
 
 
