@@ -17,8 +17,8 @@ from torch import Tensor
 from aaa.attention.bands import cells_a_query
 from aaa.attention.dense import dense_attention
 from aaa.attention.gathered import gathered_attention
-from aaa.attention.parts import SLOT_CELLS
 from aaa.attention.sdpa import sdpa_attention
+from aaa.attention.slots import SLOT_CELLS
 from aaa.attention.triton_axis import serves, triton_attention
 from aaa.masks import SparseMask
 

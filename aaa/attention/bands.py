@@ -10,7 +10,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from aaa.attention.parts import SLOT_CELLS, Band
+from aaa.attention.parts import Band
+from aaa.attention.slots import SLOT_CELLS
 
 # What it costs a text to have any diagonals cell by cell, likewise.
 ANY_SCATTERED = 15_000

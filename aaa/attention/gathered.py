@@ -2,10 +2,10 @@
 
 For r rows, k columns and diagonals that reach w far. The keys of the columns are gathered, those
 of the diagonals lie in a band, which small matrix products of neighbouring queries cover; single
-cells have slots. A query's scores with all of these stand side by side, each cell once, under one
-softmax. Selected rows are computed whole and put in their place. The backward pass computes the
-probabilities again instead of keeping them, so that training keeps O(N) a layer. It is plain
-PyTorch, one text after another, without its padding.
+cells, and diagonals that lie alone, have slots. A query's scores with all of these stand side by
+side, each cell once, under one softmax. Selected rows are computed whole and put in their place.
+The backward pass computes the probabilities again instead of keeping them, so that training keeps
+O(N) a layer. It is plain PyTorch, one text after another, without its padding.
 
 Shape suffixes: B batch, H heads, N tokens, D features, M queries of a chunk, X cells of a query.
 """

@@ -1,4 +1,4 @@
-"""The parts that the keys of a query come from: columns, a band of diagonals, single edges.
+"""The parts that the keys of a query come from: columns, bands of diagonals (and ``slots``).
 
 Attention needs three sums over a part's cells, forward and backward alike, so each part has three
 methods for them: ``products`` (scores of q and k; gradients of probabilities), ``combine``
@@ -6,8 +6,7 @@ methods for them: ``products`` (scores of q and k; gradients of probabilities), 
 keys or values of the text as ``take`` lays them out for the part; ``give`` adds that back.
 
 Shape suffixes: H heads, N tokens of a text, D features, M queries of a chunk, X cells of a query,
-K columns, E edges of a query, S cells of a chunk, G blocks of a chunk, C queries of a block,
-W diagonals of a band.
+K columns, G blocks of a chunk, C queries of a block, W diagonals of a band.
 """
 
 from __future__ import annotations
@@ -20,11 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aaa.attention.dense import closed_bias
-
-# What a cell of its own slot costs, in cells of a matrix product: fitted on a CPU to one thread
-# and two, 2 to 128 of them a query in texts of 256 to 2,048 tokens.
-SLOT_CELLS = 5
-SUM = 0  # what PyTorch calls that mode of an embedding bag inside
 
 
 class Part(Protocol):
@@ -201,81 +195,6 @@ class Band:
                 taken.storage_offset() + start * size,
             )
             yield slice(head, head + at_once), windows_GXD
-
-
-class Slots:
-    """Keys of each query's own: single cells, as many slots for every query as the most have.
-
-    The sums are those of embedding bags, a bag a query (or a key, in ``spread``): a cell's key or
-    value is read where it lies, where to fetch it first took 5 to 20 times as long.
-
-    Args:
-        keys_ME: the key of each slot; -1 for an empty one. M is at least the number of queries,
-            rounded up to whole chunks.
-    """
-
-    block = 1
-
-    def __init__(self, keys_ME: Tensor) -> None:
-        self.keys_ME = keys_ME
-        self.width = self.held = keys_ME.shape[1]
-        self.layout: Hashable = self
-        self.read_ME = keys_ME.clamp_min(0).int()  # what closed cells read counts for nothing
-        self.by_key: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-
-    def take(self, tokens_HND: Tensor) -> Tensor:
-        return tokens_HND.contiguous()
-
-    def give(self, taken: Tensor, tokens_HND: Tensor) -> None:
-        tokens_HND += taken
-
-    def products(self, x_HMD: Tensor, first: int, taken: Tensor, cells_HMX: Tensor) -> None:
-        read_ME = self._chunk(self.read_ME, first, x_HMD)
-        queries_M = torch.arange(len(read_ME), dtype=torch.int32, device=read_ME.device)
-        bags_S, starts_M = queries_M.repeat_interleave(self.width), queries_M * self.width
-        for x_MD, y_ND, cells_MX in zip(x_HMD, taken, cells_HMX, strict=True):
-            # The products of a bag's row with what it sums are the gradient of the bag's weights.
-            products_S = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                x_MD, y_ND, read_ME.flatten(), starts_M, bags_S, SUM
-            )
-            cells_MX.copy_(products_S.view_as(cells_MX))
-
-    def combine(self, cells_HMX: Tensor, first: int, taken: Tensor, x_HMD: Tensor) -> None:
-        read_ME = self._chunk(self.read_ME, first, x_HMD)
-        for cells_MX, y_ND, x_MD in zip(cells_HMX, taken, x_HMD, strict=True):
-            weights_MX = cells_MX.contiguous()
-            x_MD += F.embedding_bag(read_ME, y_ND, mode="sum", per_sample_weights=weights_MX)
-
-    def spread(self, cells_HMX: Tensor, x_HMD: Tensor, first: int, taken: Tensor) -> None:
-        if first not in self.by_key:
-            self.by_key[first] = self._sorted_by_key(first, x_HMD, taken.shape[1])
-        cells_S, queries_S, starts_N = self.by_key[first]
-        for cells_MX, x_MD, y_ND in zip(cells_HMX, x_HMD, taken, strict=True):
-            weights_S = cells_MX.reshape(-1)[cells_S]
-            y_ND += F.embedding_bag(
-                queries_S, x_MD, starts_N, mode="sum", per_sample_weights=weights_S
-            )
-
-    def keys(self, queries_M1: Tensor) -> Tensor:
-        return self.keys_ME[queries_M1.squeeze(-1)]
-
-    def bias(self, first: int, count: int, elsewhere_N: Tensor | None) -> Tensor:
-        return closed_bias(self.keys_ME[first : first + count] >= 0)
-
-    def _chunk(self, x_ME: Tensor, first: int, x_HMD: Tensor) -> Tensor:
-        return x_ME[first : first + x_HMD.shape[1]]
-
-    def _sorted_by_key(
-        self, first: int, x_HMD: Tensor, num_tokens: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The chunk's used cells, their queries within it, and where each key's cells begin."""
-        keys_X = self._chunk(self.keys_ME, first, x_HMD).flatten()
-        used_S = (keys_X >= 0).nonzero().squeeze(-1)
-        keys_S, order_S = keys_X[used_S].int().sort()
-        cells_S = used_S[order_S]
-        tokens_N = torch.arange(num_tokens, dtype=torch.int32, device=keys_S.device)
-        starts_N = torch.searchsorted(keys_S, tokens_N, out_int32=True)
-        return cells_S, (cells_S // self.width).int(), starts_N
 
 
 def _multiply(left: Tensor, right: Tensor, result: Tensor) -> None:

@@ -7,7 +7,7 @@ R and K selected rows and columns, E edges of a query, W diagonals of a band.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from aaa.attention.bands import bands
-from aaa.attention.parts import SLOT_CELLS, Columns, Part, Slots
+from aaa.attention.parts import Columns, Part
 from aaa.attention.selection import Selection
+from aaa.attention.slots import Slots, of_diagonals, of_single_cells
 
 # Cells of all heads at work at a time: few enough for the caches, enough to keep two cores busy.
 NUMBERS_AT_ONCE = 2**20
@@ -241,9 +242,9 @@ def _columns_bands_and_slots(selection: Selection, has_rows: bool) -> tuple[Pass
     if columns_K.numel():
         parts.insert(0, Columns(columns_K, num_tokens, selection.device))
     block = max((part.block for part in parts), default=1)
-    slots, crowded_R = _of_single_cells(selection, -(-num_tokens // block) * block)
+    slots, crowded_R = of_single_cells(selection, -(-num_tokens // block) * block)
     if scattered:
-        slots.append(_of_diagonals(selection, scattered, -(-num_tokens // block) * block))
+        slots.append(of_diagonals(selection, scattered, -(-num_tokens // block) * block))
     if slots:
         parts.append(Slots(torch.cat(slots, dim=-1)))
     overwritten_N = selection.rows_N if has_rows else None
@@ -257,47 +258,3 @@ def _columns_bands_and_slots(selection: Selection, has_rows: bool) -> tuple[Pass
         never_empty=bool(selection.diagonals_K[:1].any()),
     )
     return main, crowded_R
-
-
-def _of_diagonals(selection: Selection, offsets: tuple[int, ...], num_queries: int) -> Tensor:
-    """The key of each query in each diagonal, (M, W); -1 off the text and in open columns."""
-    num_tokens, device = selection.num_tokens, selection.device
-    queries_M1 = torch.arange(num_queries, device=device).unsqueeze(-1)
-    keys_MW = queries_M1 + torch.tensor(offsets, device=device)
-    is_cell_MW = (keys_MW >= 0) & (keys_MW < num_tokens)
-    is_cell_MW &= ~selection.columns_N[keys_MW.clamp(0, num_tokens - 1)]
-    return keys_MW.masked_fill(~is_cell_MW, -1)
-
-
-def _of_single_cells(selection: Selection, num_queries: int) -> tuple[list[Tensor], Tensor]:
-    """The keys, (M, E), that no other part opens, -1 for none; and the rows that have too many."""
-    num_tokens = selection.num_tokens
-    none_R = selection.edges_E[:0]
-    if not selection.edges_E.numel():
-        return [], none_R
-    rows_E, keys_E = selection.edges_E // num_tokens, selection.edges_E % num_tokens
-    no_edges = replace(selection, edges_E=none_R)
-    alone_E = no_edges.closed_by_others(rows_E, keys_E, besides=None)
-    rows_E, keys_E = rows_E[alone_E], keys_E[alone_E]
-    if not len(rows_E):
-        return [], none_R
-    counts_N = torch.bincount(rows_E, minlength=num_tokens)
-    size = _cheapest_size(counts_N)
-    crowded_N = counts_N > size
-    crowded_R = crowded_N.nonzero().squeeze(-1)
-    if not size:
-        return [], crowded_R
-    place_E = (
-        torch.arange(len(rows_E), device=rows_E.device) - (counts_N.cumsum(0) - counts_N)[rows_E]
-    )
-    slotted_E = ~crowded_N[rows_E]
-    keys_ME = rows_E.new_full((num_queries, size), -1)
-    keys_ME[rows_E[slotted_E], place_E[slotted_E]] = keys_E[slotted_E]
-    return [keys_ME], crowded_R
-
-
-def _cheapest_size(counts_N: Tensor) -> int:
-    """How many slots a query: rows with more single cells are computed whole instead."""
-    sizes = torch.cat([counts_N.new_zeros(1), counts_N.unique()])
-    crowded = (counts_N.unsqueeze(0) > sizes.unsqueeze(-1)).sum(-1)
-    return int(sizes[(SLOT_CELLS * sizes + crowded).argmin()])

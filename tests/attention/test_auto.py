@@ -19,7 +19,7 @@ from aaa.attention.auto import (
     twice_each_distance,
 )
 from aaa.attention.dense import dense_attention
-from aaa.attention.parts import SLOT_CELLS
+from aaa.attention.slots import SLOT_CELLS
 from aaa.masks import SparseMask
 from aaa.patterns import Full, Global, LayerInput, Local, Random
 from tests.reference import keep_of
