@@ -23,6 +23,10 @@ TAKE_BOTH = {
 }  # fmt: skip
 
 
+# What CUDA has for longer floating-point numbers alone.
+NOT_OF_BFLOAT16 = {"aten::_embedding_bag_per_sample_weights_backward"}
+
+
 class OtherDevice(Tensor):
     held: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -96,6 +100,8 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         for tensor in tensors:
             if tensor.dim() and not isinstance(tensor, OtherDevice):
                 raise RuntimeError(f"{name} got tensors of two devices")
+        if name in NOT_OF_BFLOAT16 and theirs[0].dtype == torch.bfloat16:
+            raise NotImplementedError(f"{name} for bfloat16")
     wanted = kwargs.get("device")
     is_other = bool(theirs) if wanted is None else torch.device(wanted).type == "meta"
     if wanted is not None:

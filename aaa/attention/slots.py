@@ -52,6 +52,8 @@ class Slots:
         read_ME = self._chunk(self.read_ME, first, x_HMD)
         queries_M = torch.arange(len(read_ME), dtype=torch.int32, device=read_ME.device)
         bags_S, starts_M = queries_M.repeat_interleave(self.width), queries_M * self.width
+        dtype = torch.promote_types(x_HMD.dtype, torch.float32)  # CUDA has it not for bfloat16
+        x_HMD, taken = x_HMD.to(dtype), taken.to(dtype)
         for x_MD, y_ND, cells_MX in zip(x_HMD, taken, cells_HMX, strict=True):
             # A bag's weights have these for their gradient: a row times what its bag sums.
             # (PyTorch has no other name for them.)

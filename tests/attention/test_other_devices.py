@@ -49,32 +49,62 @@ def any_mask(seed: int) -> SparseMask:
     return SparseMask(keep_of(lengths), rows, columns, diagonals, edges_BE2, window)
 
 
+def results(
+    mask: SparseMask,
+    tensors: Tensor,
+    to: Callable[[Tensor], Tensor],
+    learn: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> list[Tensor]:
+    """The output of ``gathered`` and the gradients of its inputs, and of its gates if they learn.
+
+    Args:
+        tensors: query, key, value and the output's gradient.
+        to: takes each tensor to a device.
+    """
+    parts = {name: getattr(mask, name) for name in PARTS}
+    there: dict[str, Any] = {name: to(x) for name, x in parts.items() if x is not None}
+    own = replace(mask, **there)
+    *inputs, of_output = (to(tensor.to(dtype)) for tensor in tensors)
+    query, key, value = wanted = [tensor.requires_grad_() for tensor in inputs]
+    if learn:
+        wanted = wanted + [getattr(own, name).requires_grad_() for name in GATES]
+    output, _ = gathered_attention(query, key, value, own, 0.3)
+    gradients = torch.autograd.grad(output, wanted, of_output)
+    return [to_cpu(tensor) for tensor in (output, *gradients)]
+
+
+def tensors_for(seed: int) -> Tensor:
+    return torch.randn(4, 2, 3, 90, 8, generator=torch.Generator().manual_seed(seed))
+
+
 @pytest.mark.parametrize("learn", [False, True])
 @pytest.mark.parametrize("seed", range(10))
 def test_gathered(monkeypatch: pytest.MonkeyPatch, seed: int, learn: bool) -> None:
     monkeypatch.setattr(gates, "SAMPLED_TOKENS", 10_000)
     if seed % 2:
         monkeypatch.setattr(passes, "NUMBERS_AT_ONCE", 2**11)
-    mask = any_mask(seed)
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(4, 2, 3, 90, 8, generator=generator)
-
-    def results(to: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        parts = {name: getattr(mask, name) for name in PARTS}
-        there: dict[str, Any] = {name: to(x) for name, x in parts.items() if x is not None}
-        own = replace(mask, **there)
-        query, key, value = wanted = [to(tensor).requires_grad_() for tensor in inputs[:3]]
-        if learn:
-            wanted = wanted + [getattr(own, name).requires_grad_() for name in GATES]
-        output, _ = gathered_attention(query, key, value, own, 0.3)
-        gradients = torch.autograd.grad(output, wanted, to(inputs[3]))
-        return [to_cpu(tensor) for tensor in (output, *gradients)]
-
-    on_cpu = results(torch.clone)
+    mask, tensors = any_mask(seed), tensors_for(seed)
+    on_cpu = results(mask, tensors, torch.clone, learn)
     with other_device(monkeypatch):
-        elsewhere = results(to_other)
+        elsewhere = results(mask, tensors, to_other, learn)
     for ours, expected in zip(elsewhere, on_cpu, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("seed", range(4))
+def test_gathered_in_sixteen_bits(
+    monkeypatch: pytest.MonkeyPatch, seed: int, dtype: torch.dtype
+) -> None:
+    """Where products are of the inputs' dtype, as they are not on a CPU."""
+    mask, tensors = any_mask(seed), tensors_for(seed)
+    expected = results(mask, tensors, torch.clone)
+    with other_device(monkeypatch):
+        elsewhere = results(mask, tensors, to_other, dtype=dtype)
+    for ours, wanted in zip(elsewhere, expected, strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.float(), wanted, rtol=0.05, atol=0.05)
 
 
 PATTERNS: list[Pattern] = [
