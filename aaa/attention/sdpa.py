@@ -101,8 +101,9 @@ def _in_place(
     """Some texts, or some heads of one, at a time, over scores that the next ones write over."""
     batch, num_heads, num_tokens = query_BHND.shape[:3]
     threads = torch.get_num_threads()
-    texts = min(batch, max(1, SCORES_AT_ONCE // (num_heads * num_tokens**2)))
-    heads = min(num_heads, threads * max(1, SCORES_AT_ONCE // (threads * num_tokens**2)))
+    at_once = SCORES_AT_ONCE // max(1, num_tokens**2)
+    texts = max(1, min(batch, at_once // num_heads))
+    heads = min(num_heads, threads * max(1, at_once // threads))
     output_BHND = torch.empty_like(value_BHND, memory_format=torch.contiguous_format)
     scores_BHNN = query_BHND.new_empty(texts, heads, num_tokens, num_tokens)
     bias_BHNN = bias.expand(batch, num_heads, -1, -1)

@@ -333,6 +333,15 @@ def test_sdpa_on_either_side_of_what_is_recorded_plainly(threads: int, longest: 
         close(of_input, of_expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0)])
+def test_sdpa_of_nothing(shape: tuple[int, int]) -> None:
+    mask = SparseMask(torch.ones(shape, dtype=torch.bool), diagonals_BHK=torch.ones(1, 1, 1))
+    query = torch.ones(shape[0], HEADS, shape[1], WIDTH)
+    with num_threads(2), torch.no_grad():
+        output, _ = sdpa_attention(query, query, query, mask, scaling=SCALING)
+    assert output.shape == query.shape
+
+
 @pytest.mark.parametrize("grad", [False, True])
 def test_sdpa_under_transforms_of_functions(grad: bool) -> None:
     """Of short texts on two threads, where plain products would be taken."""
