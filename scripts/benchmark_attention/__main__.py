@@ -10,6 +10,7 @@ Sections:
   lengths   one attention, batch 1, 12 heads of 64: forward, and forward with backward, over N; at
             a fixed sparsity of 0.97 and at fixed numbers of rows and columns (those of N = 4,096)
   short     the same where texts are short and more is open: what ``auto`` has to choose between
+  patterns  one attention at 1,024 and 4,096 tokens under each pattern, learned ones as they end
   layers    self-attention, encoder layer and training step against Longformer's and BigBird's
 
 Times: the contestants take turns in one process; a figure is the median over the rounds, a ratio
@@ -41,10 +42,10 @@ from scripts.benchmark_attention.contestants import (
     FULL,
     HEADS,
     LAYERS,
+    PATTERNS,
     SIZE,
     Case,
     axis_tokens,
-    make_mask,
 )
 from scripts.benchmark_attention.pictures import plot, report
 from scripts.benchmark_attention.worker import (
@@ -55,6 +56,7 @@ from scripts.benchmark_attention.worker import (
     measured_times,
 )
 
+SECTIONS = ("lengths", "short", "patterns", "layers")
 RHO = 0.97
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 GPU_LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -104,6 +106,17 @@ def short_cases() -> list[Case]:
     ]  # fmt: skip
 
 
+def pattern_cases(lengths: Sequence[int]) -> list[Case]:
+    """What each pattern saves under ``auto``."""
+    return [
+        Case("patterns", pattern, tokens, mode, (FULL, "auto"))
+        for tokens in lengths
+        if tokens in (1024, 4096)
+        for pattern in PATTERNS
+        for mode in ("forward", "frozen")
+    ]
+
+
 def layer_cases(lengths: Sequence[int], on_gpu: bool) -> list[Case]:
     """A layer of BERT's base size against Longformer's and BigBird's."""
     wanted = (1024, 4096, 16384) if on_gpu else (1024, 4096)
@@ -121,6 +134,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
     found = {
         "lengths": lengths_cases(options.lengths, on_gpu, options.clock == GRAPH),
         "short": short_cases(),
+        "patterns": pattern_cases(options.lengths),
         "layers": layer_cases(options.lengths, on_gpu),
     }
     return [case for section in found if section in options.sections for case in found[section]]
@@ -130,8 +144,8 @@ def roof_seconds(case: Case, options: argparse.Namespace) -> float | None:
     """The least time that the card allows; None on a CPU and for what is not one attention."""
     if options.device == "cpu" or case.mode not in PRODUCTS:
         return None
-    cells = float(make_mask(case.tokens, case.count, False).kept_cells().sum())
-    operations = PRODUCTS[case.mode] * 2 * SIZE * cells * HEADS
+    cells_BH = case.mask().kept_cells()
+    operations = PRODUCTS[case.mode] * 2 * SIZE * float(cells_BH.mean()) * HEADS
     numbers = TENSORS[case.mode] * HEADS * case.tokens * SIZE
     size = getattr(torch, options.dtype).itemsize
     return max(operations / options.teraflops / 1e12, numbers * size / options.gigabytes / 1e9)
@@ -153,8 +167,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--sections", nargs="+", default=["lengths", "short", "layers"],
-                        choices=("lengths", "short", "layers"))  # fmt: skip
+    parser.add_argument("--sections", nargs="+", default=SECTIONS, choices=SECTIONS)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"),
                         help="float32 on a CPU, bfloat16 on a GPU unless told")  # fmt: skip

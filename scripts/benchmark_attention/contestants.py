@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aaa.attention import EXECUTORS
 from aaa.masks import SparseMask
+from aaa.patterns import Global, LayerInput, Local, Random
 
 HEADS, SIZE, REACH = 12, 64, 2
 FULL, FLASH = "sdpa, no mask", "FlashAttention"
@@ -25,7 +26,7 @@ class Case:
     """Contestants at one length.
 
     Args:
-        section, series: where it stands in the report.
+        section, series: where it stands in the report; of ``patterns``, one of ``PATTERNS``.
         tokens: the length N.
         mode: ``forward``, ``frozen`` (with backward), ``learned`` (gates as well); of layers
             ``self-attention``, ``layer``, ``training step``.
@@ -53,9 +54,16 @@ class Case:
             with device:
                 if self.section == "layers":
                     return _layer_call(name, self.tokens, self.mode)
-                return _attention_call(name, self.tokens, self.count, self.mode)
+                return _attention_call(name, self.mode, self.mask())
         finally:
             torch.set_default_dtype(before)
+
+    def mask(self) -> SparseMask:
+        """What the contestants but ``FULL`` attend under."""
+        if self.section == "patterns":
+            keep = torch.ones(1, self.tokens, dtype=torch.bool)
+            return PATTERNS[self.series](LayerInput(keep))
+        return make_mask(self.tokens, self.count, self.mode == "learned")
 
 
 def axis_tokens(num_tokens: int, rho: float) -> int:
@@ -75,14 +83,43 @@ def make_mask(num_tokens: int, count: int, learned: bool) -> SparseMask:
     return SparseMask(keep, *gates, torch.ones(1, 1, REACH + 1))
 
 
-def _attention_call(name: str, num_tokens: int, count: int, mode: str) -> Callable[[], Any]:
+def _scattered(inputs: LayerInput) -> SparseMask:
+    """Twenty distances at random and the main diagonal, as diagonals are learned."""
+    num_tokens = inputs.keep_BN.shape[1]
+    diagonals = torch.zeros(1, 1, num_tokens)
+    diagonals[..., torch.randperm(num_tokens)[:20]] = 1
+    diagonals[..., 0] = 1
+    return SparseMask(inputs.keep_BN, diagonals_BHK=diagonals)
+
+
+def _degrees(inputs: LayerInput) -> SparseMask:
+    """Another reach for each head, as degrees are learned."""
+    reach_H1 = torch.randint(2, 60, (1, HEADS, 1))
+    return SparseMask(inputs.keep_BN, diagonals_BHK=(torch.arange(60) <= reach_H1).float())
+
+
+PATTERNS: dict[str, Callable[[LayerInput], SparseMask]] = {
+    "Local(2)": Local(2),
+    "Local(2) | Global(2)": Local(2) | Global(2),
+    "Local(256) | Global(2), Longformer's": Local(256) | Global(2),
+    "Local(2) | Global(1) | Random(1)": Local(2) | Global(1) | Random(1),
+    "Local(1) | Global(1) | Random(2)": Local(1) | Global(1) | Random(2),
+    "axes at rho 0.97 | Local(2)": lambda inputs: make_mask(
+        inputs.keep_BN.shape[1], axis_tokens(inputs.keep_BN.shape[1], 0.97), False
+    ),
+    "20 scattered diagonals": _scattered,
+    "degrees of 2 to 59, each head": _degrees,
+}
+
+
+def _attention_call(name: str, mode: str, mask: SparseMask) -> Callable[[], Any]:
     grad = mode != "forward"
+    num_tokens = mask.keep_BN.shape[1]
     query, key, value = (
         torch.randn(1, num_tokens, HEADS, SIZE).transpose(1, 2).requires_grad_(grad)
         for _ in range(3)
     )
     gradient = torch.randn(1, num_tokens, HEADS, SIZE).transpose(1, 2)
-    mask = make_mask(num_tokens, count, mode == "learned")
 
     def run() -> None:
         if name == FULL:
@@ -154,7 +191,7 @@ def _layer_model(name: str) -> nn.Module:
         LongformerModel,
     )  # fmt: skip
 
-    from aaa import Global, Local, sparsify
+    from aaa import sparsify
 
     shape: dict[str, Any] = {
         "num_hidden_layers": 1, "vocab_size": 8, "max_position_embeddings": 2**15,

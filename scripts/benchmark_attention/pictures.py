@@ -41,12 +41,52 @@ def report(results: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], folder: Path) -> None:
+    """The pictures of the sections that were measured."""
     import matplotlib
 
     matplotlib.use("Agg")
+    on_gpu = "" if results["about"].get("device", "cpu") == "cpu" else "_gpu"
+    sections = {case["section"] for case in results["cases"]}
+    if "lengths" in sections:
+        _plot_lengths(results, folder, on_gpu)
+    if "patterns" in sections:
+        _plot_patterns(results, folder, on_gpu)
+
+
+def _plot_patterns(results: dict[str, Any], folder: Path, on_gpu: str) -> None:
+    """How many times as fast as fused attention each pattern is, at each length."""
     import matplotlib.pyplot as plt
 
-    on_gpu = "" if results["about"].get("device", "cpu") == "cpu" else "_gpu"
+    cases = [case for case in results["cases"] if case["section"] == "patterns"]
+    lengths = sorted({case["tokens"] for case in cases})
+    names = list(dict.fromkeys(case["series"] for case in cases))
+    figure, axes = plt.subplots(
+        1, len(lengths), figsize=(6 * len(lengths), 4.2), sharey=True, layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for axis, tokens in zip(axes[0], lengths, strict=True):
+        for shift, mode in ((-0.2, "forward"), (0.2, "frozen")):
+            ratios = {
+                case["series"]: median_ratio(*(case["seconds"][name] for name in case["names"]))
+                for case in cases
+                if (case["tokens"], case["mode"]) == (tokens, mode)
+            }
+            places = [names.index(name) + shift for name in ratios]
+            bars = axis.barh(places, list(ratios.values()), 0.38, label=MODES[mode])
+            axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set(title=f"{tokens:,} tokens", xlabel="times as fast as fused attention, no mask")
+        axis.margins(x=0.12)
+    axes[0, 0].set_yticks(range(len(names)), names, fontsize=9)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].legend(fontsize=8, loc="lower right")
+    figure.savefig(folder / f"attention_patterns{on_gpu}.png", dpi=130)
+    plt.close(figure)
+
+
+def _plot_lengths(results: dict[str, Any], folder: Path, on_gpu: str) -> None:
+    import matplotlib.pyplot as plt
+
     colors: dict[str, str] = {}
     for what, label, stem in (
         ("seconds", "time (ms)", "time"),
