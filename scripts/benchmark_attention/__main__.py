@@ -157,6 +157,7 @@ def measure(case: Case, options: argparse.Namespace, under: Conditions) -> dict[
     names = (*case.names, *case.only_memory) if told else ()
     return {
         **case.to_json(),
+        "rho": None if case.section == "layers" else float(case.mask().sparsity().mean()),
         "seconds": measured_times(case, rounds, under),
         "extra_mb": {name: measured_memory(case, name, under) for name in names},
         "roof_seconds": roof_seconds(case, options),

@@ -54,14 +54,18 @@ def plot(results: dict[str, Any], folder: Path) -> None:
 
 
 def _plot_patterns(results: dict[str, Any], folder: Path, on_gpu: str) -> None:
-    """How many times as fast as fused attention each pattern is, at each length."""
+    """How many times as fast as fused attention each pattern is, at each length.
+
+    With its rho at the longest.
+    """
     import matplotlib.pyplot as plt
 
     cases = [case for case in results["cases"] if case["section"] == "patterns"]
     lengths = sorted({case["tokens"] for case in cases})
     names = list(dict.fromkeys(case["series"] for case in cases))
+    rhos = {case["series"]: case["rho"] for case in cases if case["tokens"] == lengths[-1]}
     figure, axes = plt.subplots(
-        1, len(lengths), figsize=(6 * len(lengths), 4.2), sharey=True, layout="constrained",
+        1, len(lengths), figsize=(6 * len(lengths), 5), sharey=True, layout="constrained",
         squeeze=False,
     )  # fmt: skip
     for axis, tokens in zip(axes[0], lengths, strict=True):
@@ -77,7 +81,8 @@ def _plot_patterns(results: dict[str, Any], folder: Path, on_gpu: str) -> None:
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set(title=f"{tokens:,} tokens", xlabel="times as fast as fused attention, no mask")
         axis.margins(x=0.12)
-    axes[0, 0].set_yticks(range(len(names)), names, fontsize=9)
+    labels = [f"{name}\nρ {100 * rhos[name]:.1f}" for name in names]
+    axes[0, 0].set_yticks(range(len(names)), labels, fontsize=9)
     axes[0, 0].invert_yaxis()
     axes[0, 0].legend(fontsize=8, loc="lower right")
     figure.savefig(folder / f"attention_patterns{on_gpu}.png", dpi=130)
