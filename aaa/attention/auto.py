@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from aaa.attention.bands import cells_a_query
 from aaa.attention.dense import dense_attention
 from aaa.attention.gathered import gathered_attention
-from aaa.attention.sdpa import sdpa_attention
+from aaa.attention.sdpa import LONGEST_PLAIN, sdpa_attention
 from aaa.attention.slots import SLOT_CELLS
 from aaa.attention.triton_axis import serves, triton_attention
 from aaa.masks import SparseMask
@@ -50,7 +50,9 @@ class GatheredCost:
 
 # Fitted to scripts/measure_auto.py (docs/performance.md) on one thread and on two, 12 heads of 64,
 # texts of 128 to 1,024 tokens; AGAINST_SDPA behind another attention, where Python is cold.
+# AGAINST_FUSED is beyond LONGEST_PLAIN tokens, where ``sdpa`` is PyTorch's kernel under the mask.
 AGAINST_SDPA = GatheredCost(a_text=30_000, a_head=9_000, a_token=0, a_cell=2.0)
+AGAINST_FUSED = replace(AGAINST_SDPA, a_cell=1.5)
 AGAINST_DENSE = GatheredCost(a_text=25_000, a_head=9_000, a_token=100, a_cell=1.1)
 FITTED_HEADS, FITTED_SIZE = 12, 64
 # Texts and masks cost as much whatever the heads, and so more cells where those are few or small.
@@ -153,8 +155,9 @@ def choose_on_gpu(mask: SparseMask, mode: str, dtype: torch.dtype) -> tuple[str,
 def choose_on_cpu(mask: SparseMask, heads: int, size: int) -> tuple[str, str]:
     """The executor, and why."""
     learned = mask.needs_gradient
-    whole, cost = ("dense", AGAINST_DENSE) if learned else ("sdpa", AGAINST_SDPA)
     num_texts, num_tokens = mask.keep_BN.shape
+    of_sdpa = AGAINST_SDPA if num_tokens <= LONGEST_PLAIN else AGAINST_FUSED
+    whole, cost = ("dense", AGAINST_DENSE) if learned else ("sdpa", of_sdpa)
     constant = FITTED_HEADS / heads * (FITTED_SIZE + SOFTMAX_SIZE) / (size + SOFTMAX_SIZE)
     spent = constant * (cost.a_text + cost.a_head * (_own_masks(mask) - 1))
     spent += cost.a_token * num_tokens

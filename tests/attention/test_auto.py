@@ -19,6 +19,7 @@ from aaa.attention.auto import (
     twice_each_distance,
 )
 from aaa.attention.dense import dense_attention
+from aaa.attention.sdpa import LONGEST_PLAIN
 from aaa.attention.slots import SLOT_CELLS
 from aaa.masks import SparseMask
 from aaa.patterns import Full, Global, LayerInput, Local, Random
@@ -56,10 +57,10 @@ def diagonals(inputs: LayerInput, distances: range, heads: int = 1) -> SparseMas
         (Full()(HERE), "sdpa"),
         ((Local(2) | Random(1))(HERE), "gathered"),
         ((Local(2) | Random(8))(HERE), "gathered"),
-        ((Local(2) | Random(16))(HERE), "sdpa"),  # 512 keys a query, each read for it alone
+        ((Local(2) | Random(32))(HERE), "sdpa"),  # 1,024 keys a query, each read for it alone
         (diagonals(HERE, range(128)), "gathered"),
         (diagonals(HERE, range(0, 4096, 50)), "gathered"),
-        (diagonals(HERE, range(0, 4096, 20)), "sdpa"),  # 410 keys a query, likewise
+        (diagonals(HERE, range(0, 4096, 10)), "sdpa"),  # near enough for one band of all cells
         (learning(diagonals(MIDDLE, range(16))), "gathered"),
         (learning(diagonals(MIDDLE, range(0, 512, 50))), "gathered"),
         (learning(diagonals(MIDDLE, range(0, 512, 5))), "dense"),
@@ -161,6 +162,15 @@ def test_the_choice_depends_on_the_heads() -> None:
     assert chosen == ["gathered", "sdpa"]
     assert choose(SPARSE(MIDDLE), False, heads=16, size=128) == "gathered"
     assert choose(SPARSE(HERE), False, heads=2, size=16) == "gathered"
+
+
+def test_beyond_plain_products_sdpa_costs_more() -> None:
+    """A window of half the cells, in texts of either side."""
+    chosen = [
+        choose(Local(length // 4)(LayerInput(keep_of([length]))), grad=False)
+        for length in (LONGEST_PLAIN, LONGEST_PLAIN + 8)
+    ]
+    assert chosen == ["sdpa", "gathered"]
 
 
 def test_maps_that_the_system_clears_anew_cost_dense_more() -> None:
