@@ -86,7 +86,7 @@ def to_other(tensor: Tensor) -> Tensor:
 
 def to_cpu(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
-    return tensor.held if isinstance(tensor, OtherDevice) else tensor
+    return tensor.held if isinstance(tensor, OtherDevice) else tensor.cpu()
 
 
 def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:

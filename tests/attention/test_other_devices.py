@@ -107,6 +107,19 @@ def test_gathered_in_sixteen_bits(
         torch.testing.assert_close(ours.float(), wanted, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gathered_on_a_gpu(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(gates, "SAMPLED_TOKENS", 10_000)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    for seed in range(10):
+        mask, tensors = any_mask(seed), tensors_for(seed)
+        learn = dtype == torch.float32
+        on_gpu = results(mask, tensors, lambda x: x.cuda(), learn, dtype)
+        for ours, wanted in zip(on_gpu, results(mask, tensors, torch.clone, learn), strict=True):
+            torch.testing.assert_close(ours.float(), wanted, rtol=tolerance, atol=tolerance)
+
+
 PATTERNS: list[Pattern] = [
     Axis() | Local(2),
     Local(1) | Global(2) | Random(3),
