@@ -342,6 +342,7 @@ def test_sdpa_of_nothing(shape: tuple[int, int]) -> None:
     assert output.shape == query.shape
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch.func itself
 @pytest.mark.parametrize("grad", [False, True])
 def test_sdpa_under_transforms_of_functions(grad: bool) -> None:
     """Of short texts on two threads, where plain products would be taken."""
