@@ -17,20 +17,27 @@ from aaa.attention.slots import SLOT_CELLS
 ANY_SCATTERED = 15_000
 
 
-def bands(diagonals_K: Tensor, num_tokens: int) -> tuple[tuple[Band, ...], tuple[int, ...]]:
-    """What opens these diagonals, entry k those of distance k, and no other cells.
+def bands(diagonals_K: Tensor, num_tokens: int) -> tuple[Band, ...]:
+    """The bands that open these diagonals, entry k those of distance k, and no other cells."""
+    return _kept_bands(tuple(diagonals_K.tolist()), num_tokens, diagonals_K.device, False)[0]
 
-    Returns:
-        The bands, and the diagonals, as key less query, that cost less cell by cell.
-    """
-    return _kept_bands(tuple(diagonals_K.tolist()), num_tokens, diagonals_K.device)
+
+def bands_and_scattered(
+    diagonals_K: Tensor, num_tokens: int
+) -> tuple[tuple[Band, ...], tuple[int, ...]]:
+    """As ``bands``, but for the diagonals, as key less query, that cost less cell by cell."""
+    return _kept_bands(tuple(diagonals_K.tolist()), num_tokens, diagonals_K.device, True)
 
 
 @lru_cache(maxsize=256)  # layers share them; to lay one out takes a short text a tenth
 def _kept_bands(
-    gates_K: tuple[bool, ...], num_tokens: int, device: torch.device
+    gates_K: tuple[bool, ...], num_tokens: int, device: torch.device, scatter: bool
 ) -> tuple[tuple[Band, ...], tuple[int, ...]]:
-    runs, block, scattered = _runs(gates_K, num_tokens)
+    runs = _runs(gates_K)
+    scattered: tuple[int, ...] = ()
+    if scatter:
+        runs, scattered = _scattered(runs, num_tokens)
+    block = _block(runs)
     margin = int(runs[-1][-1]) if runs else 0  # the furthest diagonal, on either side
     laid_out = []
     for run in runs:
@@ -46,8 +53,8 @@ def cells_a_query(gates_K: tuple[float, ...], num_tokens: int) -> float:
 
     Far more than are open where distances are scattered.
     """
-    runs, block, scattered = _runs(gates_K, num_tokens)
-    of_bands = sum(_band_cells(run, block) for run in runs)
+    runs, scattered = _scattered(_runs(gates_K), num_tokens)
+    of_bands = sum(_band_cells(run, _block(runs)) for run in runs)
     return of_bands + SLOT_CELLS * len(scattered) + bool(scattered) * ANY_SCATTERED / num_tokens
 
 
@@ -56,27 +63,31 @@ def block_for(num_diagonals: int) -> int:
     return 16 if num_diagonals < 100 else 32
 
 
-def _runs(
-    gates_K: tuple[float, ...], num_tokens: int
-) -> tuple[tuple[Tensor, ...], int, tuple[int, ...]]:
-    """Runs of diagonals, as key less query, with gaps that cost less than another band would.
-
-    Then how many queries are a block of them, and the diagonals that are in no run.
-    """
+def _runs(gates_K: tuple[float, ...]) -> tuple[Tensor, ...]:
+    """Runs of diagonals, as key less query, with gaps that cost less than another band would."""
     distances = torch.tensor(gates_K, device="cpu").nonzero().squeeze(-1)
     offsets = torch.cat([-distances.flip(0), distances[distances > 0]])
     if not len(offsets):
-        return (), 1, ()
-    longest = block_for(len(offsets))
-    cuts = ((offsets[1:] - offsets[:-1]) > longest).nonzero().squeeze(-1) + 1
-    runs = offsets.tensor_split(cuts.tolist())
-    saved = [_band_cells(run, longest) - SLOT_CELLS * len(run) for run in runs]
-    scattered: list[int] = []
-    if sum(cells for cells in saved if cells > 0) * num_tokens > ANY_SCATTERED:
-        single = [run for run, cells in zip(runs, saved, strict=True) if cells > 0]
-        runs = tuple(run for run, cells in zip(runs, saved, strict=True) if cells <= 0)
-        scattered = torch.cat(single).tolist()
-    return runs, max((block_for(_span(run)) for run in runs), default=1), tuple(scattered)
+        return ()
+    cuts = ((offsets[1:] - offsets[:-1]) > block_for(len(offsets))).nonzero().squeeze(-1) + 1
+    return offsets.tensor_split(cuts.tolist())
+
+
+def _scattered(
+    runs: tuple[Tensor, ...], num_tokens: int
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """The runs that are to be bands, and the diagonals of the others."""
+    block = block_for(sum(len(run) for run in runs))
+    saved = [_band_cells(run, block) - SLOT_CELLS * len(run) for run in runs]
+    if sum(cells for cells in saved if cells > 0) * num_tokens <= ANY_SCATTERED:
+        return runs, ()
+    apart = [run for run, cells in zip(runs, saved, strict=True) if cells > 0]
+    together = tuple(run for run, cells in zip(runs, saved, strict=True) if cells <= 0)
+    return together, tuple(torch.cat(apart).tolist())
+
+
+def _block(runs: tuple[Tensor, ...]) -> int:
+    return max((block_for(_span(run)) for run in runs), default=1)
 
 
 def _band_cells(run: Tensor, block: int) -> int:

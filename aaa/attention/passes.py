@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from aaa.attention.bands import bands
+from aaa.attention.bands import bands, bands_and_scattered
 from aaa.attention.parts import Columns, Part
 from aaa.attention.selection import Selection
 from aaa.attention.slots import Slots, of_diagonals, of_single_cells
@@ -227,7 +227,7 @@ def _everything(selection: Selection) -> Pass:
 
 def _within_window(selection: Selection, window: int) -> Pass:
     open_K = torch.ones(window + 1, dtype=torch.bool, device=selection.device)
-    (band,), _ = bands(open_K, selection.num_tokens)
+    (band,) = bands(open_K, selection.num_tokens)
     if band.width + 1 >= selection.num_tokens:
         return _everything(selection)
     return Pass(selection, (band,), masked=True, never_empty=False)
@@ -237,14 +237,15 @@ def _columns_bands_and_slots(selection: Selection, has_rows: bool) -> tuple[Pass
     """The pass of all queries that are no whole rows, and those with too many single cells."""
     num_tokens = selection.num_tokens
     columns_K = selection.columns_N.nonzero().squeeze(-1)
-    laid_out, scattered = bands(selection.diagonals_K, num_tokens)
+    laid_out, scattered = bands_and_scattered(selection.diagonals_K, num_tokens)
     parts: list[Part] = list(laid_out)
     if columns_K.numel():
         parts.insert(0, Columns(columns_K, num_tokens, selection.device))
     block = max((part.block for part in parts), default=1)
-    slots, crowded_R = of_single_cells(selection, -(-num_tokens // block) * block)
+    num_queries = -(-num_tokens // block) * block
+    slots, crowded_R = of_single_cells(selection, num_queries)
     if scattered:
-        slots.append(of_diagonals(selection, scattered, -(-num_tokens // block) * block))
+        slots.append(of_diagonals(selection, scattered, num_queries))
     if slots:
         parts.append(Slots(torch.cat(slots, dim=-1)))
     overwritten_N = selection.rows_N if has_rows else None

@@ -155,6 +155,14 @@ def test_training_after_inference(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_like_dense(learned(mask), inputs)
 
 
+@pytest.mark.parametrize("window", [0, 1, 2])
+def test_narrow_windows(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    """As diagonals of a pattern these would be read cell by cell, in texts of 1,400 and 5,100."""
+    monkeypatch.setattr("aaa.attention.bands.ANY_SCATTERED", 0)
+    mask = random_mask([90, 70], 1, 0.1, NEAR, 0, False)
+    assert_like_dense(learned(replace(mask, window=window)), make_inputs(mask))
+
+
 @pytest.mark.slow
 def test_five_thousand_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "SAMPLED_TOKENS", 10_000)
