@@ -110,11 +110,12 @@ def _in_place(
     for text in range(0, batch, texts):
         for head in range(0, num_heads, heads):
             own = slice(text, text + texts), slice(head, head + heads)
-            queries, keys, values, outputs = (
-                x_BHND[own].flatten(0, 1)
-                for x_BHND in (query_BHND, key_BHND, value_BHND, output_BHND)
+            queries, keys, values = (
+                x_BHND[own].flatten(0, 1) for x_BHND in (query_BHND, key_BHND, value_BHND)
             )
             scores = scores_BHNN[: batch - text, : num_heads - head].copy_(bias_BHNN[own])
-            scores = scores.flatten(0, 1).baddbmm_(queries, keys.mT, alpha=scaling)
-            torch.bmm(torch.softmax(scores, -1, out=scores), values, out=outputs)
+            scores = scores.view(len(queries), num_tokens, num_tokens)
+            scores.baddbmm_(queries, keys.mT, alpha=scaling)
+            torch.softmax(scores, -1, out=scores)
+            torch.bmm(scores, values, out=output_BHND[own].view(values.shape))
     return output_BHND

@@ -40,6 +40,9 @@ class Slots:
         self.width = self.held = keys_ME.shape[1]
         self.layout: Hashable = self
         self.read_ME = keys_ME.clamp_min(0).int()  # what closed cells read counts for nothing
+        queries_M = torch.arange(len(keys_ME), dtype=torch.int32, device=keys_ME.device)
+        self.bags_S = queries_M.repeat_interleave(self.width)  # a chunk's are the first of these
+        self.starts_M = queries_M * self.width
         self.by_key: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def take(self, tokens_HND: Tensor) -> Tensor:
@@ -49,28 +52,27 @@ class Slots:
         tokens_HND += taken
 
     def products(self, x_HMD: Tensor, first: int, taken: Tensor, cells_HMX: Tensor) -> None:
-        read_ME = self._chunk(self.read_ME, first, x_HMD)
-        queries_M = torch.arange(len(read_ME), dtype=torch.int32, device=read_ME.device)
-        bags_S, starts_M = queries_M.repeat_interleave(self.width), queries_M * self.width
+        read_S = self.read_ME[first : first + x_HMD.shape[1]].flatten()
+        bags_S, starts_M = self.bags_S[: len(read_S)], self.starts_M[: x_HMD.shape[1]]
         dtype = torch.promote_types(x_HMD.dtype, torch.float32)  # CUDA has it not for bfloat16
         x_HMD, taken = x_HMD.to(dtype), taken.to(dtype)
         for x_MD, y_ND, cells_MX in zip(x_HMD, taken, cells_HMX, strict=True):
             # A bag's weights have these for their gradient: a row times what its bag sums.
             # (PyTorch has no other name for them.)
             products_S = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                x_MD, y_ND, read_ME.flatten(), starts_M, bags_S, SUM
+                x_MD, y_ND, read_S, starts_M, bags_S, SUM
             )
             cells_MX.copy_(products_S.view_as(cells_MX))
 
     def combine(self, cells_HMX: Tensor, first: int, taken: Tensor, x_HMD: Tensor) -> None:
-        read_ME = self._chunk(self.read_ME, first, x_HMD)
+        read_ME = self.read_ME[first : first + x_HMD.shape[1]]
         for cells_MX, y_ND, x_MD in zip(cells_HMX, taken, x_HMD, strict=True):
             weights_MX = cells_MX.contiguous()
             x_MD += F.embedding_bag(read_ME, y_ND, mode="sum", per_sample_weights=weights_MX)
 
     def spread(self, cells_HMX: Tensor, x_HMD: Tensor, first: int, taken: Tensor) -> None:
         if first not in self.by_key:
-            self.by_key[first] = self._sorted_by_key(first, x_HMD, taken.shape[1])
+            self.by_key[first] = self._sorted_by_key(first, x_HMD.shape[1], taken.shape[1])
         cells_S, queries_S, starts_N = self.by_key[first]
         for cells_MX, x_MD, y_ND in zip(cells_HMX, x_HMD, taken, strict=True):
             weights_S = cells_MX.reshape(-1)[cells_S]
@@ -84,14 +86,11 @@ class Slots:
     def bias(self, first: int, count: int, elsewhere_N: Tensor | None) -> Tensor:
         return closed_bias(self.keys_ME[first : first + count] >= 0)
 
-    def _chunk(self, x_ME: Tensor, first: int, x_HMD: Tensor) -> Tensor:
-        return x_ME[first : first + x_HMD.shape[1]]
-
     def _sorted_by_key(
-        self, first: int, x_HMD: Tensor, num_tokens: int
+        self, first: int, count: int, num_tokens: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The chunk's used cells, their queries within it, and where each key's cells begin."""
-        keys_X = self._chunk(self.keys_ME, first, x_HMD).flatten()
+        keys_X = self.keys_ME[first : first + count].flatten()
         used_S = (keys_X >= 0).nonzero().squeeze(-1)
         keys_S, order_S = keys_X[used_S].int().sort()
         cells_S = used_S[order_S]
